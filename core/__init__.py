@@ -1,0 +1,1 @@
+"""What every room shares: crystal, records, protocols, campaign file, ledger."""

@@ -1,0 +1,498 @@
+"""The ledger: the truth about a campaign. What is left to do is derived from it, never stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Row
+
+from . import schema as t
+from .campaign import Campaign
+from .crystal import Crystal
+from .database import Database
+from .errors import InputError
+from .owner import new_owner, surely_dead
+from .records import Candidate, Failure, Origin, Outcome, Reason, Stage, Status
+
+_CHUNK = 500  # slots in one IN (...) list
+
+
+@dataclass(frozen=True)
+class Work:
+    """One claimed piece of work: the candidate, and what the stage before recorded."""
+
+    slot: int
+    candidate: Candidate
+    previous: Outcome
+    attempt: int = 1
+
+
+class Ledger:
+    """One campaign in a database.
+
+    All methods are safe to call from several threads and processes at once.
+
+    Args:
+        database: where the tables are.
+        campaign: its name identifies it; it is created at the first use.
+        stages: the stages that this campaign has, in order.
+        lease_seconds: a worker silent for so long has lost what it claimed.
+
+    Raises:
+        InputError: the database holds a campaign of this name whose science differs.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        campaign: Campaign,
+        stages: Sequence[Stage] = tuple(Stage),
+        lease_seconds: float = 120,
+    ) -> None:
+        self.database = database
+        self.stages = tuple(stages)
+        self.lease_seconds = lease_seconds
+        self.owner = new_owner()
+        self.campaign_id = self._campaign_id(campaign)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def add(
+        self, items: Iterable[tuple[int, Candidate | Failure]], provenance: tuple[str, Mapping[str, Any]]
+    ) -> None:
+        """Record what the generator gave for each slot. Insert or ignore: the first one stays."""
+        candidates, outcomes = [], []
+        for slot, item in items:
+            if isinstance(item, Candidate):
+                candidates.append(self._candidate_row(slot, item))
+                outcomes.append(Outcome(slot, Stage.GENERATE, Status.PASSED))
+            else:
+                source = item.origin.source if item.origin else ""
+                outcomes.append(
+                    Outcome(
+                        slot,
+                        Stage.GENERATE,
+                        Status.FAILED,
+                        item.reason,
+                        data={"detail": item.detail, "source": source},
+                    )
+                )
+        self.record(outcomes, provenance, candidates)
+
+    def record(
+        self,
+        outcomes: Sequence[Outcome],
+        provenance: tuple[str, Mapping[str, Any]],
+        candidates: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Append outcomes and give back their leases, in one transaction. The first one stays."""
+        if not outcomes:
+            return
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            self._insert(connection, t.provenance, [_provenance_row(provenance)])
+            self._insert(connection, t.candidate, candidates)
+            self._insert(
+                connection, t.outcome, [self._outcome_row(o, provenance[0], now) for o in outcomes]
+            )
+            by_stage: dict[str, list[int]] = {}
+            for o in outcomes:
+                by_stage.setdefault(o.stage, []).append(o.slot)
+            for stage, slots in by_stage.items():
+                for chunk in _chunks(slots):
+                    connection.execute(
+                        t.lease.delete().where(
+                            t.lease.c.campaign_id == self.campaign_id,
+                            t.lease.c.stage == stage,
+                            t.lease.c.slot.in_(chunk),
+                        )
+                    )
+
+    def renew(self) -> None:
+        """Extend all leases of this owner; call it more often than `lease_seconds`."""
+        with self.database.write() as connection:
+            expires = self.database.now(connection) + self.lease_seconds
+            connection.execute(
+                t.lease.update().where(t.lease.c.owner == self.owner).values(expires_at=expires)
+            )
+
+    def release(self) -> None:
+        """Give back all leases of this owner."""
+        with self.database.write() as connection:
+            connection.execute(t.lease.delete().where(t.lease.c.owner == self.owner))
+
+    def release_dead(self) -> int:
+        """Give back leases of processes of this machine that are gone; returns how many."""
+        with self.database.write() as connection:
+            owners = connection.scalars(
+                sa.select(t.lease.c.owner).where(t.lease.c.campaign_id == self.campaign_id).distinct()
+            ).all()
+            dead = [owner for owner in owners if surely_dead(owner)]
+            if not dead:
+                return 0
+            return connection.execute(t.lease.delete().where(t.lease.c.owner.in_(dead))).rowcount
+
+    # --- claiming --------------------------------------------------------------------------------
+
+    def claim_generate(self, slots: range, limit: int) -> list[int]:
+        """Claim up to `limit` slots that have no crystal yet, before the generator's end."""
+        with self.database.write() as connection:
+            self._lock(connection)
+            rows = connection.execute(
+                sa.select(t.outcome.c.slot, t.outcome.c.reason).where(
+                    t.outcome.c.campaign_id == self.campaign_id,
+                    t.outcome.c.stage == Stage.GENERATE,
+                    t.outcome.c.slot.between(slots.start, slots.stop - 1),
+                )
+            ).all()
+            done = {row.slot for row in rows}
+            end = min((r.slot for r in rows if r.reason == Reason.EXHAUSTED), default=slots.stop)
+            taken = self._leased(connection, Stage.GENERATE, slots)
+            free = [s for s in range(slots.start, end) if s not in done and s not in taken]
+            return self._lease(connection, Stage.GENERATE, free[:limit])
+
+    def claim(
+        self,
+        stage: Stage,
+        slots: range,
+        limit: int,
+        *,
+        ordered: bool = False,
+        attempts: int = 1,
+        among: Collection[int] | None = None,
+    ) -> list[Work]:
+        """Claim up to `limit` candidates that passed the stage before and have no outcome here.
+
+        Args:
+            stage: what to claim for. slots: the part of the campaign to look at.
+            ordered: claim only what no earlier slot can come before any more, and only while nobody
+                else holds a claim on this stage: the stage sees the candidates in slot order.
+            attempts: failed outcomes count as open until there are so many.
+            among: nothing but these slots.
+        """
+        before = self.stages[self.stages.index(stage) - 1]
+        with self.database.write() as connection:
+            self._lock(connection)
+            taken = self._leased(connection, stage, slots)
+            if ordered and taken:
+                return []
+            states = self._states(connection, slots, [*self._before(stage), stage])
+            free = []
+            for slot in slots if among is None else sorted(among):
+                here = states.get(slot, {}).get(stage)
+                if here and (here.status != Status.FAILED or here.attempt >= attempts):
+                    continue
+                waits_for = self._waits_for(states.get(slot, {}), stage)
+                if waits_for is None and slot not in taken:
+                    free.append((slot, here.attempt + 1 if here else 1))
+                    if len(free) == limit:
+                        break
+                elif ordered and waits_for == "work":
+                    break  # an earlier slot is still on its way
+            claimed = self._lease(connection, stage, [slot for slot, _ in free])
+            candidates = self._candidates(connection, claimed)
+            previous = {o.slot: o for o in self._outcomes(connection, before, claimed)}
+        return [Work(slot, candidates[slot], previous[slot], attempt) for slot, attempt in free]
+
+    def unfinished(self, slots: range, last: Stage) -> int:
+        """How many of the slots have not come to an end at or before stage `last`."""
+        with self.database.read() as connection:
+            states = self._states(connection, slots, [*self._before(last), last])
+        count = 0
+        for slot in slots:
+            state = states.get(slot, {})
+            if (first := state.get(Stage.GENERATE)) and first.reason == Reason.EXHAUSTED:
+                break
+            if last not in state and self._waits_for(state, last) != "never":
+                count += 1
+        return count
+
+    def exhausted_at(self) -> int | None:
+        """The slot at which the generator had nothing more to give, if it came to that."""
+        query = sa.select(sa.func.min(t.outcome.c.slot)).where(
+            t.outcome.c.campaign_id == self.campaign_id,
+            t.outcome.c.stage == Stage.GENERATE,
+            t.outcome.c.reason == Reason.EXHAUSTED,
+        )
+        with self.database.read() as connection:
+            slot: int | None = connection.scalar(query)
+            return slot
+
+    def _before(self, stage: Stage) -> tuple[Stage, ...]:
+        return self.stages[: self.stages.index(stage)]
+
+    def _waits_for(self, state: Mapping[str, Row[Any]], stage: Stage) -> str | None:
+        """None: ready for `stage`. "work": an earlier stage is still to do. "never": it ended before."""
+        for step in self._before(stage):
+            if step not in state:
+                return "work"
+            if state[step].status != Status.PASSED:
+                return "never"
+        return None
+
+    def _states(
+        self, connection: Connection, slots: range, stages: Sequence[Stage]
+    ) -> dict[int, dict[str, Row[Any]]]:
+        """Last status of each slot at each stage. One scan of the primary key's range per stage."""
+        o = t.outcome.c
+        rows = connection.execute(
+            sa.select(o.slot, o.stage, o.status, o.reason, o.attempt)
+            .where(
+                o.campaign_id == self.campaign_id,
+                o.stage.in_(stages),
+                o.slot.between(slots.start, slots.stop - 1),
+            )
+            .order_by(o.attempt)
+        )
+        states: dict[int, dict[str, Row[Any]]] = {}
+        for row in rows:
+            states.setdefault(row.slot, {})[row.stage] = row
+        return states
+
+    def _lock(self, connection: Connection) -> None:
+        """One claim at a time per campaign. SQLite's write lock does it there."""
+        if self.database.is_postgresql:
+            connection.execute(
+                sa.text("select pg_advisory_xact_lock(:a, :b)"), {"a": 0x48454C, "b": self.campaign_id}
+            )
+
+    def _leased(self, connection: Connection, stage: Stage, slots: range) -> set[int]:
+        return set(
+            connection.scalars(
+                sa.select(t.lease.c.slot).where(
+                    t.lease.c.campaign_id == self.campaign_id,
+                    t.lease.c.stage == stage,
+                    t.lease.c.slot.between(slots.start, slots.stop - 1),
+                    t.lease.c.expires_at > self.database.now(connection),
+                )
+            )
+        )
+
+    def _lease(self, connection: Connection, stage: Stage, slots: Sequence[int]) -> list[int]:
+        if not slots:
+            return []
+        expires = self.database.now(connection) + self.lease_seconds
+        rows = [
+            {
+                "campaign_id": self.campaign_id,
+                "stage": stage,
+                "slot": slot,
+                "owner": self.owner,
+                "expires_at": expires,
+            }
+            for slot in slots
+        ]
+        insert = self._dialect_insert(t.lease)
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=["campaign_id", "stage", "slot"],
+                set_={"owner": insert.excluded.owner, "expires_at": insert.excluded.expires_at},
+            ),
+            rows,
+        )
+        return list(slots)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def candidates(self, slots: Sequence[int]) -> dict[int, Candidate]:
+        """The candidates at these slots."""
+        with self.database.read() as connection:
+            return self._candidates(connection, slots)
+
+    def outcomes(self, stage: Stage, slots: Sequence[int] | range | None = None) -> list[Outcome]:
+        """The last outcome of each slot at a stage, by rising slot."""
+        with self.database.read() as connection:
+            return self._outcomes(connection, stage, slots)
+
+    def counts(self) -> dict[tuple[Stage, Status, Reason | None], int]:
+        """How many slots ended at each stage in each way (by their last attempt)."""
+        last = self._last_attempt()
+        query = (
+            sa.select(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason, sa.func.count())
+            .where(t.outcome.c.campaign_id == self.campaign_id, last)
+            .group_by(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason)
+        )
+        with self.database.read() as connection:
+            return {
+                (Stage(stage), Status(status), Reason(reason) if reason else None): n
+                for stage, status, reason, n in connection.execute(query)
+            }
+
+    def provenances(self) -> dict[str, dict[str, Any]]:
+        """All provenance records that outcomes of this campaign point to, by id."""
+        used = sa.select(t.outcome.c.provenance).where(t.outcome.c.campaign_id == self.campaign_id)
+        query = sa.select(t.provenance).where(t.provenance.c.id.in_(used.distinct()))
+        with self.database.read() as connection:
+            return {row.id: json.loads(row.record) for row in connection.execute(query)}
+
+    def active_owners(self) -> set[str]:
+        """Owners of live leases of this campaign, this one left out."""
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            owners = connection.scalars(
+                sa.select(t.lease.c.owner)
+                .where(t.lease.c.campaign_id == self.campaign_id, t.lease.c.expires_at > now)
+                .distinct()
+            )
+            return {o for o in owners if o != self.owner and not surely_dead(o)}
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _campaign_id(self, campaign: Campaign) -> int:
+        digest = campaign.science_digest()
+        with self.database.write() as connection:
+            self._insert(
+                connection,
+                t.campaign,
+                [
+                    {
+                        "name": campaign.name,
+                        "science_digest": digest,
+                        "spec": campaign.model_dump_json(),
+                        "created_at": self.database.now(connection),
+                    }
+                ],
+                conflict=["name"],
+            )
+            row = connection.execute(
+                sa.select(t.campaign).where(t.campaign.c.name == campaign.name)
+            ).one()
+        if row.science_digest != digest:
+            changed = _changed(json.loads(row.spec), campaign.model_dump(mode="json"))
+            raise InputError(
+                f"campaign '{campaign.name}' was begun with other settings: {', '.join(changed)}",
+                hint="budget, select, dft and the relaxer's limits may change; "
+                "for the rest give the campaign a new name (or another --out)",
+            )
+        return int(row.id)
+
+    def _candidate_row(self, slot: int, candidate: Candidate) -> dict[str, Any]:
+        return {
+            "campaign_id": self.campaign_id,
+            "slot": slot,
+            "key": candidate.key,
+            "formula": candidate.crystal.formula,
+            "n_atoms": len(candidate.crystal),
+            "crystal": candidate.crystal.to_bytes(),
+            "origin": json.dumps(asdict(candidate.origin)),
+        }
+
+    def _outcome_row(self, outcome: Outcome, provenance: str, now: float) -> dict[str, Any]:
+        return {
+            "campaign_id": self.campaign_id,
+            "stage": outcome.stage,
+            "slot": outcome.slot,
+            "attempt": outcome.attempt,
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "data": json.dumps(dict(outcome.data), allow_nan=False),
+            "crystal": outcome.crystal.to_bytes() if outcome.crystal else None,
+            "at": now,
+            "provenance": provenance,
+        }
+
+    def _candidates(self, connection: Connection, slots: Sequence[int]) -> dict[int, Candidate]:
+        found: dict[int, Candidate] = {}
+        for chunk in _chunks(slots):
+            query = sa.select(t.candidate).where(
+                t.candidate.c.campaign_id == self.campaign_id, t.candidate.c.slot.in_(chunk)
+            )
+            for row in connection.execute(query):
+                origin = Origin(**json.loads(row.origin))
+                found[row.slot] = Candidate(Crystal.from_bytes(row.crystal), origin)
+        return found
+
+    def _outcomes(
+        self, connection: Connection, stage: Stage, slots: Sequence[int] | range | None
+    ) -> list[Outcome]:
+        query = (
+            sa.select(t.outcome)
+            .where(
+                t.outcome.c.campaign_id == self.campaign_id,
+                t.outcome.c.stage == stage,
+                self._last_attempt(),
+            )
+            .order_by(t.outcome.c.slot)
+        )
+        if slots is None:
+            return [_to_outcome(row) for row in connection.execute(query)]
+        if isinstance(slots, range):
+            query = query.where(t.outcome.c.slot.between(slots.start, slots.stop - 1))
+            return [_to_outcome(row) for row in connection.execute(query)]
+        return [
+            _to_outcome(row)
+            for chunk in _chunks(sorted(slots))
+            for row in connection.execute(query.where(t.outcome.c.slot.in_(chunk)))
+        ]
+
+    @staticmethod
+    def _last_attempt() -> sa.ColumnElement[bool]:
+        later = t.outcome.alias("later")
+        return ~sa.exists().where(
+            later.c.campaign_id == t.outcome.c.campaign_id,
+            later.c.stage == t.outcome.c.stage,
+            later.c.slot == t.outcome.c.slot,
+            later.c.attempt > t.outcome.c.attempt,
+        )
+
+    def _dialect_insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        return postgresql.insert(table) if self.database.is_postgresql else sqlite.insert(table)
+
+    def _insert(
+        self,
+        connection: Connection,
+        table: sa.Table,
+        rows: Sequence[Mapping[str, Any]],
+        conflict: list[str] | None = None,
+    ) -> None:
+        """Insert or ignore."""
+        if not rows:
+            return
+        keys = conflict or [column.name for column in table.primary_key]
+        statement = self._dialect_insert(table).on_conflict_do_nothing(index_elements=keys)
+        connection.execute(statement, [dict(row) for row in rows])
+
+
+def _to_outcome(row: Row[Any]) -> Outcome:
+    return Outcome(
+        slot=row.slot,
+        stage=Stage(row.stage),
+        status=Status(row.status),
+        reason=Reason(row.reason) if row.reason else None,
+        attempt=row.attempt,
+        data=json.loads(row.data),
+        crystal=Crystal.from_bytes(row.crystal) if row.crystal else None,
+        at=row.at,
+        provenance=row.provenance,
+    )
+
+
+def _provenance_row(provenance: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {"id": provenance[0], "record": json.dumps(dict(provenance[1]), sort_keys=True)}
+
+
+def _chunks(slots: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (slots[i : i + _CHUNK] for i in range(0, len(slots), _CHUNK))
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Dotted names of what differs between two campaign files, free sections left out."""
+    found = []
+    for section in sorted(set(old) | set(new)):
+        if section in ("budget", "select", "dft"):
+            continue
+        before, after = old.get(section), new.get(section)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += [
+                f"{section}.{key} ({before.get(key)!r} -> {after.get(key)!r})"
+                for key in sorted(set(before) | set(after))
+                if before.get(key) != after.get(key)
+            ]
+        elif before != after:
+            found.append(f"{section} ({before!r} -> {after!r})")
+    return found

@@ -1,0 +1,139 @@
+"""The seams between rooms. Every implementation passes the contract tests in `heliodor.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from .crystal import Crystal
+from .records import Candidate, Conditions, DftTicket, Failure, Relaxed, Verdict
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Proposes crystals."""
+
+    name: str
+
+    def generate(
+        self, n: int, *, seed: int, conditions: Conditions, start: int = 0
+    ) -> Iterator[Candidate | Failure]:
+        """Items `start` to `start + n - 1` of the stream that (seed, conditions) defines.
+
+        Streams: an item is yielded as soon as it is there. Deterministic: item i is the same
+        whatever `start` and `n` are. Each position yields one item, a candidate or a failure
+        (an unreadable file, a draw that gave nothing). A stream that ends before `n` items is
+        exhausted.
+
+        Raises:
+            InputError: the conditions cannot be served; raised at the call, before the first item.
+        """
+        ...
+
+
+@runtime_checkable
+class Validator(Protocol):
+    """Judges crystals."""
+
+    check_name: str
+
+    def check(self, batch: Sequence[Crystal]) -> list[Verdict]:
+        """One verdict per input, in the same order; never raises for an item."""
+        ...
+
+
+@runtime_checkable
+class OrderedValidator(Validator, Protocol):
+    """A validator whose verdict depends on the crystals before (uniqueness).
+
+    `check` compares each crystal with all that were absorbed or checked before it, then absorbs it.
+    """
+
+    def absorb(self, batch: Sequence[Crystal]) -> None:
+        """Take in crystals that were judged earlier, without judging them again."""
+        ...
+
+
+@runtime_checkable
+class Relaxer(Protocol):
+    """Relaxes crystals with a machine-learned interatomic potential."""
+
+    name: str
+    model: str  # name and version of the potential, for example "chgnet-0.3.0"
+
+    def supports(self, atomic_number: int) -> bool:
+        """Whether the potential was trained on the element."""
+        ...
+
+    def relax(self, batch: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
+        """Yields each as it finishes, in any order (`key` tells which); one item per input.
+
+        Safe to call from several threads at once: they share the workers.
+        """
+        ...
+
+    def close(self) -> None:
+        """End worker processes and free memory. The relaxer can be used again afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReferenceInfo:
+    """What a reference is. `name` and `digest` pin the snapshot; `coverage` says what it holds."""
+
+    name: str
+    digest: str
+    n_phases: int
+    coverage: str
+    attribution: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A known phase: facts about it, and its structure where the reference has structures.
+
+    Args:
+        material_id: id in the source, for example "mp-149".
+        composition: reduced composition, ((atomic number, count), ...) by rising atomic number.
+        formation_energy_per_atom: eV/atom on the Materials Project's GGA/GGA+U scheme with MP2020
+            corrections, or None where unknown.
+    """
+
+    material_id: str
+    composition: tuple[tuple[int, int], ...]
+    formation_energy_per_atom: float | None
+    spacegroup: int | None = None
+    crystal: Crystal | None = None
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """An immutable, named snapshot of known phases."""
+
+    info: ReferenceInfo
+
+    def entries(self, elements: Iterable[str]) -> Sequence[Phase]:
+        """Phases with a formation energy whose elements are a subset of `elements`."""
+        ...
+
+    def like(self, composition: tuple[tuple[int, int], ...]) -> Sequence[Phase]:
+        """Phases of that reduced composition."""
+        ...
+
+    def match(self, batch: Sequence[Crystal]) -> list[Verdict]:
+        """Novelty: one verdict per crystal (`passed` = novel; `match` = the known phase)."""
+        ...
+
+
+@runtime_checkable
+class DftEngine(Protocol):
+    """Turns crystals into DFT calculations; idempotent by the content of their inputs."""
+
+    name: str
+
+    def prepare(self, batch: Sequence[Crystal], folder: Path) -> list[DftTicket | Failure]:
+        """Write the calculation of each crystal under `folder`; the same input is written once."""
+        ...

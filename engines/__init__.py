@@ -1,0 +1,1 @@
+"""Relax and compute: machine-learned potentials and DFT."""

@@ -1,0 +1,1 @@
+"""Prefect flows: one module per flow; build.py alone knows the concrete classes."""

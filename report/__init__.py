@@ -1,0 +1,1 @@
+"""What comes out of a campaign: HTML report, plots, exports."""

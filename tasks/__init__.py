@@ -1,0 +1,1 @@
+"""One Prefect task per stage: claim a batch, call a room below, record."""

@@ -1,0 +1,1 @@
+"""Judge crystals: validity, uniqueness, novelty, energies, hull, references."""

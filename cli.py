@@ -1,5 +1,466 @@
-"""The command line."""
+"""The command line. Heavy packages are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from . import __version__
+from .core.errors import ExitCode, HeliodorError, InputError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .core.campaign import Campaign
+    from .core.ledger import Ledger
+
+app = typer.Typer(
+    name="heliodor",
+    help="Find new inorganic crystals: propose, screen, relax, judge against the hull, hand to DFT.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+reference_app = typer.Typer(help="Tables of known phases: novelty and the hull.", no_args_is_help=True)
+app.add_typer(reference_app, name="reference")
+
+_state = {"debug": False}
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Chemsys = Annotated[str | None, typer.Option("--chemsys", help="Elements, for example Li-Mn-O.")]
+Paths = Annotated[list[Path], typer.Argument(help="Files, folders or zip archives of crystals.")]
 
 
-def main() -> None:
-    """Entry point."""
+class RelaxerName(StrEnum):
+    """Potentials by name."""
+
+    CHGNET = "chgnet"
+    SEVENNET = "sevennet"
+    NONE = "none"
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and log messages.")] = False,
+) -> None:
+    _state["debug"] = debug
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR)
+    logging.getLogger("heliodor").setLevel(logging.DEBUG if debug else logging.WARNING)
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+# --- campaigns -----------------------------------------------------------------------------------
+
+
+@app.command()
+def new(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("campaign.yaml"),
+    chemsys: Chemsys = "Li-Ti-O",
+    generator: Annotated[str, typer.Option(help="substitution, random or files.")] = "substitution",
+) -> None:
+    """Write a commented campaign file."""
+    from .core.elements import parse_elements
+    from .flows.new import GENERATORS, campaign_text
+
+    if generator not in GENERATORS:
+        raise InputError(f"no generator '{generator}'; known: {', '.join(GENERATORS)}")
+    if path.exists():
+        raise InputError(f"{path} exists already", hint="choose another name; nothing was overwritten")
+    text = campaign_text(path.stem, parse_elements(chemsys or ""), generator, str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"wrote {path}; run it with: heliodor run {path}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the campaign file, for completion in editors."""
+    from .core.campaign import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def run(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of ledger, report and inputs. [runs/NAME]")
+    ] = None,
+    retry_failed: Annotated[
+        int, typer.Option("--attempts", min=1, help="Try what failed again, up to so many times.")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Run a campaign to its budget, or go on with one that was stopped."""
+    from .core.campaign import load_campaign
+
+    loaded = load_campaign(campaign)
+    folder = out or Path("runs") / loaded.name
+    resume = f"heliodor run {campaign}" + (f" --out {out}" if out else "")
+
+    def body() -> dict[str, Any]:
+        from .flows.discover import discover
+
+        result: dict[str, Any] = discover(str(campaign), str(folder), retry_failed)
+        return result
+
+    summary = _conduct(loaded, folder, resume, body)
+    _show_summary(summary, folder, as_json=as_json)
+
+
+@app.command()
+def screen(
+    paths: Paths,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")],
+    relaxer: Annotated[RelaxerName, typer.Option(help="Potential, or none.")] = RelaxerName.CHGNET,
+    reference: Annotated[
+        str, typer.Option(help="embedded, mp, or a file of structures with energies.")
+    ] = "embedded",
+    as_json: Json = False,
+) -> None:
+    """Judge crystals from anywhere: one row per crystal, then totals with intervals."""
+    _must_exist(paths)
+    _need_flows()
+    from .flows.screen import screen as flow
+    from .flows.screen import screening
+
+    names = [str(path) for path in paths]
+    loaded = screening(names, relaxer.value, reference)
+    resume = f"heliodor screen {' '.join(names)} --out {out}"
+
+    def body() -> dict[str, Any]:
+        result: dict[str, Any] = flow(names, str(out), relaxer.value, reference)
+        return result
+
+    summary = _conduct(loaded, out, resume, body)
+    _show_summary(summary, out, as_json=as_json)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="The campaign's folder.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the funnel of a campaign, running or not."""
+    import time
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from .flows.progress import Snapshot
+
+    ledger, campaign = _open(folder)
+    budget = campaign.budget.candidates
+    if as_json:
+        typer.echo(
+            json.dumps({"name": campaign.name, **Snapshot.of(ledger, budget).as_dict()}, indent=2)
+        )
+        return
+    console = Console()
+    console.print(f"[bold]{campaign.name}[/]  budget {budget:,} candidates  {folder}")
+    if not watch:
+        console.print(Snapshot.of(ledger, budget).table())
+        return
+    with Live(console=console) as display:
+        while True:
+            display.update(Snapshot.of(ledger, budget).table())
+            time.sleep(1)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The campaign's folder.")]) -> None:
+    """Write tables, report and exports again from the ledger."""
+    _need_flows()
+    from .core.settings import load_settings
+    from .flows.assemble import assemble
+    from .tasks.outputs import write_outputs
+
+    _, campaign = _open(folder)
+    write_outputs(assemble(campaign, folder, load_settings()), ended="report written from the ledger")
+    typer.echo(f"wrote {folder / 'report.html'}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The campaign's folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="A folder (CIF) or .extxyz, .json, .csv, .parquet.")
+    ],
+    everything: Annotated[bool, typer.Option("--all", help="All crystals, not only SUN ones.")] = False,
+    symprec: Annotated[
+        float, typer.Option(min=1e-6, help="Symmetry tolerance of CIFs, angstrom.")
+    ] = 0.01,
+) -> None:
+    """Export crystals with their energies and where those come from."""
+    from .report.export import write_cif, write_entries_json, write_extxyz, write_table
+    from .tasks.report_data import export_rows
+    from .tasks.table import records
+
+    ledger, campaign = _open(folder)
+    threshold = campaign.select.max_energy_above_hull
+    rows = export_rows([r for r in records(ledger) if everything or r.sun(threshold)])
+    match out.suffix:
+        case ".extxyz" | ".xyz":
+            write_extxyz(rows, out)
+        case ".json":
+            write_entries_json([r for r in rows if r.energy is not None], out)
+        case ".csv" | ".parquet":
+            write_table(rows, out)
+        case "":
+            write_cif(rows, out, symprec=symprec)
+        case other:
+            raise InputError(f"cannot export to '{other}'; a folder, .extxyz, .json, .csv or .parquet")
+    typer.echo(f"exported {len(rows)} crystals to {out}")
+
+
+# --- single stages -------------------------------------------------------------------------------
+
+
+@app.command()
+def generate(
+    out: Annotated[
+        Path, typer.Option("--out", help=".extxyz, .json, .cif, .zip or a new folder of CIFs.")
+    ],
+    generator: Annotated[str, typer.Option(help="substitution or random.")] = "substitution",
+    chemsys: Chemsys = None,
+    formula: Annotated[str | None, typer.Option(help="One formula, for example LiFePO4.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many crystals.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same crystals.")] = 0,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Largest cell.")] = 20,
+    subsystems: Annotated[
+        bool, typer.Option(help="Also crystals with only some of the elements.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Propose crystals and write them as they come."""
+    from .flows.single import generate_to_file
+
+    result = generate_to_file(
+        out,
+        n=n,
+        seed=seed,
+        generator=generator,
+        space={
+            "elements": chemsys,
+            "formula": formula,
+            "max_atoms": max_atoms,
+            "subsystems": subsystems,
+        },
+        console=_console(),
+    )
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        typer.echo(result["message"])
+
+
+@app.command()
+def relax(
+    paths: Paths,
+    out: Annotated[Path, typer.Option("--out", help="Table of results (.csv, .parquet) or .extxyz.")],
+    relaxer: Annotated[RelaxerName, typer.Option(help="Potential.")] = RelaxerName.CHGNET,
+    fmax: Annotated[float, typer.Option(help="Force threshold, eV/angstrom.")] = 0.05,
+    max_steps: Annotated[int, typer.Option(help="Optimiser steps per crystal.")] = 300,
+) -> None:
+    """Relax crystals with a machine-learned potential."""
+    from .flows.single import relax_to_file
+
+    _must_exist(paths)
+    settings = {"kind": relaxer.value, "fmax": fmax, "max_steps": max_steps}
+    typer.echo(relax_to_file(paths, out, settings, console=_console()))
+
+
+@app.command()
+def hull(
+    items: Annotated[
+        list[str] | None, typer.Argument(help="FORMULA=E (formation energy, eV/atom), or a CSV of both.")
+    ] = None,
+    chemsys: Chemsys = None,
+    reference: Annotated[str, typer.Option(help="embedded, mp, or a file.")] = "embedded",
+    as_json: Json = False,
+) -> None:
+    """Energy above hull of compositions; or, with --chemsys, the stable phases of a system."""
+    from .flows.single import hull_rows, show_rows
+
+    show_rows(
+        hull_rows(items or [], chemsys, reference), as_json=as_json, console=_console(stderr=False)
+    )
+
+
+# --- references and the machine ------------------------------------------------------------------
+
+
+@reference_app.command("info")
+def reference_info(
+    name: Annotated[str, typer.Argument(help="embedded, or a file.")] = "embedded", as_json: Json = False
+) -> None:
+    """What a reference holds."""
+    from dataclasses import asdict
+
+    from .flows.single import open_reference
+
+    info = asdict(open_reference(name, ()).info)
+    if as_json:
+        typer.echo(json.dumps(info, indent=2))
+    else:
+        for key, value in info.items():
+            typer.echo(f"{key:12} {value}")
+
+
+@reference_app.command("build")
+def reference_build(
+    table: Annotated[Path, typer.Argument(help="Structure table (Parquet).")],
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file of facts and fingerprints.")],
+) -> None:
+    """Make a table of facts and fingerprints, without structures, from a structure table."""
+    from .flows.single import build_embedded
+
+    typer.echo(build_embedded(table, out, console=_console()))
+
+
+@reference_app.command("fetch")
+def reference_fetch(
+    chemsys: Annotated[str, typer.Argument(help="Elements, for example Li-Mn-O.")],
+) -> None:
+    """Fetch a chemical system from the Materials Project into the cache (needs MP_API_KEY)."""
+    from .core.elements import parse_elements
+    from .flows.single import open_reference
+
+    info = open_reference("mp", parse_elements(chemsys)).info
+    typer.echo(f"{info.name}: {info.n_phases} phases; {info.coverage}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check what is installed and what is missing, and say what to do about it."""
+    from .flows.doctor import checks, show
+
+    found = checks()
+    if as_json:
+        typer.echo(json.dumps([check.as_dict() for check in found], indent=2))
+    else:
+        show(found, _console(stderr=False))
+    if any(check.level == "fail" for check in found):
+        raise typer.Exit(ExitCode.MISSING)
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+
+def _console(*, stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _must_exist(paths: list[Path]) -> None:
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise InputError(f"no such file or folder: {', '.join(missing)}")
+
+
+def _need_flows() -> None:
+    """Prefect's settings for a run from the command line, before its first import."""
+    from importlib.util import find_spec
+
+    from .core.errors import missing_extra
+
+    if find_spec("prefect") is None:
+        raise missing_extra("prefect", "flows")
+    # The first start of the ephemeral server migrates its database: 25 s on two cores.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if _state["debug"] else "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
+
+
+def _open(folder: Path) -> tuple[Ledger, Campaign]:
+    from .core.settings import load_settings
+    from .flows.build import reopen
+
+    return reopen(folder, load_settings())
+
+
+def _conduct(campaign: Campaign, folder: Path, resume: str, body: Any) -> dict[str, Any]:
+    """Check everything, then run the flow with the live funnel; Ctrl-C and SIGTERM stop it cleanly."""
+    _need_flows()
+    from .core.settings import load_settings
+    from .flows.assemble import assemble
+    from .flows.build import open_ledger, remember
+    from .flows.progress import live
+
+    settings = load_settings()
+    assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
+    remember(campaign, folder)
+    console = _console()
+    console.print(f"[bold]{campaign.name}[/]  {folder}", highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with live(open_ledger(campaign, folder, settings), campaign.budget.candidates, console):
+            result: dict[str, Any] = body()
+            return result
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; nothing that was recorded is lost. Go on with: {resume}", highlight=False
+        )
+        raise
+
+
+def _show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "count", "of all", "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, rate in summary["rates"].items():
+        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
+        table.add_row(name, f"{summary[name]:,}", share, f"{rate['low']:.1%} to {rate['high']:.1%}")
+    console = _console(stderr=False)
+    console.print(f"[bold]{summary['n']:,} crystals[/]; {summary['ended']}", highlight=False)
+    console.print(table)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Entry point: one clear message per error, and an exit code that means something."""
+    try:
+        app(standalone_mode=False)
+    except HeliodorError as error:
+        if _state["debug"]:
+            raise
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)  # click's own errors: usage, abort
+        if code is None or not hasattr(error, "show"):
+            if _state["debug"]:
+                raise
+            typer.secho(f"error: {type(error).__name__}: {error}", err=True, fg="red")
+            typer.secho("  -> this is a fault of ours; --debug shows where", err=True)
+            sys.exit(ExitCode.ERROR)
+        error.show()
+        sys.exit(code)
+    sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

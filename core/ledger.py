@@ -309,6 +309,21 @@ class Ledger:
         with self.database.read() as connection:
             return self._outcomes(connection, stage, slots)
 
+    def judged(self, stage: Stage, slots: range) -> list[int]:
+        """The slots that have an outcome at a stage."""
+        query = (
+            sa.select(t.outcome.c.slot)
+            .where(
+                t.outcome.c.campaign_id == self.campaign_id,
+                t.outcome.c.stage == stage,
+                t.outcome.c.slot.between(slots.start, slots.stop - 1),
+            )
+            .distinct()
+            .order_by(t.outcome.c.slot)
+        )
+        with self.database.read() as connection:
+            return list(connection.scalars(query))
+
     def counts(self) -> dict[tuple[Stage, Status, Reason | None], int]:
         """How many slots ended at each stage in each way (by their last attempt)."""
         last = self._last_attempt()

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from heliodor.core.crystal import Crystal
 
 # One thread a process: more are slower for small crystals, and the tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,3 +37,88 @@ def data_folder() -> Path:
 def mp_table(data_folder: Path) -> pd.DataFrame:
     """26,438 Materials Project crystals."""
     return pd.read_parquet(data_folder / "materials_project.parquet")
+
+
+def _postgres_programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    program = shutil.which("initdb")
+    return Path(program).parent if program else None
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server of our own on loopback; gives its URL without a database name."""
+    programs = _postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    # PostgreSQL refuses to run as root; Debian's package brings the user.
+    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="heliodor-pg-"))  # short: the socket's path has a limit
+    if prefix:
+        shutil.chown(folder, "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def program(name: str, *arguments: str) -> None:
+        command = [*prefix, str(programs / name), *arguments]
+        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    data = str(folder / "data")
+    program("initdb", "-D", data, "-U", "heliodor", "--auth=trust", "--no-sync")
+    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off"
+    program("pg_ctl", "-D", data, "-o", options, "-w", "-l", str(folder / "log"), "start")
+    try:
+        yield f"postgresql+psycopg://heliodor@127.0.0.1:{port}"
+    finally:
+        program("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        for _ in range(20):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """URL of a new, empty database."""
+    import psycopg
+
+    name = f"ledger_{uuid.uuid4().hex[:8]}"
+    address = postgres_server.replace("+psycopg", "")
+    with psycopg.connect(f"{address}/postgres", autocommit=True) as connection:
+        connection.execute(f'create database "{name}"')  # type: ignore[arg-type]
+    return f"{postgres_server}/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new ledger's URL, on both kinds of database in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+def crystal_of(spacegroup: str, a: float, species: list[str], coords: list[list[float]]) -> Crystal:
+    """A cubic crystal from its space group, as a primitive cell."""
+    from pymatgen.core import Lattice, Structure
+
+    from heliodor.core.convert import from_structure
+
+    structure = Structure.from_spacegroup(spacegroup, Lattice.cubic(a), species, coords)
+    return from_structure(structure.get_primitive_structure())
+
+
+@pytest.fixture(scope="session")
+def mgo() -> Crystal:
+    """MgO, rock salt, a = 4.21 angstrom."""
+    return crystal_of("Fm-3m", 4.21, ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+@pytest.fixture(scope="session")
+def srtio3() -> Crystal:
+    """SrTiO3, cubic perovskite, a = 3.905 angstrom."""
+    return crystal_of("Pm-3m", 3.905, ["Sr", "Ti", "O"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]])

@@ -1,0 +1,63 @@
+"""Puts a campaign together: the ledger and the rooms that its file names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core.campaign import Campaign
+from ..core.protocols import OrderedValidator
+from ..core.records import Stage
+from ..core.settings import Settings
+from ..tasks.assess import assessed_crystals
+from ..tasks.context import Context, InOrder
+from ..tasks.screen import screened_crystals
+from .build import build_dft, build_generator, build_reference, build_relaxer, open_ledger
+
+
+def assemble(campaign: Campaign, folder: Path, settings: Settings, attempts: int = 1) -> Context:
+    """Everything that a campaign needs, checked before any work starts.
+
+    Raises:
+        HeliodorError: an extra, a file, weights or a key is missing, the generator cannot serve the
+            space, or the ledger belongs to another campaign.
+    """
+    from ..validators.matching import MatcherSettings
+    from ..validators.stability import Stability
+    from ..validators.uniqueness import Uniqueness
+    from ..validators.validity import Validity
+
+    conditions = campaign.space.conditions()
+    generator = build_generator(campaign.generator)
+    generator.generate(1, seed=campaign.seed, conditions=conditions)  # refuses what it cannot serve
+    reference = build_reference(campaign.reference, conditions.elements, settings)
+    relaxer = build_relaxer(campaign.relaxer, settings.workers)
+    dft = build_dft(campaign.dft) if relaxer is not None else None
+    ledger = open_ledger(campaign, folder, settings)
+    rules = campaign.screen
+    matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
+
+    def uniqueness() -> OrderedValidator:
+        return Uniqueness(matcher)
+
+    judge: Callable[..., Any] | None = Stability(reference).judge if relaxer is not None else None
+    return Context(
+        campaign=campaign,
+        ledger=ledger,
+        folder=folder,
+        generator=generator,
+        validity=Validity(
+            conditions,
+            charge_neutral=rules.charge_neutral,
+            min_distance_ratio=rules.min_distance_ratio,
+        ),
+        unique=InOrder(uniqueness, ledger, Stage.SCREEN, screened_crystals),
+        unique_relaxed=InOrder(uniqueness, ledger, Stage.ASSESS, assessed_crystals),
+        reference=reference,
+        relaxer=relaxer,
+        judge=judge,
+        dft=dft,
+        workers=settings.workers,
+        attempts=attempts,
+    )

@@ -1,0 +1,155 @@
+"""From the campaign file to concrete classes. Nothing else knows both."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..core import campaign as c
+from ..core.database import Database
+from ..core.errors import HeliodorError, InputError, StorageError
+from ..core.ledger import Ledger
+from ..core.protocols import DftEngine, Generator, Reference, Relaxer
+from ..core.records import Stage
+from ..core.settings import Settings
+
+PLUGIN_GROUP = "heliodor.plugins"
+_CAMPAIGN_FILE = "campaign.json"
+
+
+def build_generator(choice: c.GeneratorChoice) -> Generator:
+    """The generator that the campaign file names."""
+    match choice:
+        case c.SubstitutionChoice():
+            from ..generators.substitution import SubstitutionGenerator
+
+            return SubstitutionGenerator(choice.prototypes, charge_balanced=choice.charge_balanced)
+        case c.RandomChoice():
+            from ..generators.random_symmetric import RandomGenerator
+
+            return RandomGenerator(choice.spacegroups, charge_balanced=choice.charge_balanced)
+        case c.FilesChoice():
+            from ..generators.files import FilesGenerator
+
+            return FilesGenerator(choice.paths)
+        case c.PluginChoice():
+            return _plugin(choice, Generator)
+
+
+def build_relaxer(choice: c.RelaxerChoice, workers: int) -> Relaxer | None:
+    """The relaxer that the campaign file names; None where crystals are judged as they are."""
+    match choice:
+        case c.NoRelaxerChoice():
+            return None
+        case c.PluginChoice():
+            return _plugin(choice, Relaxer)
+        case c.MlipChoice():
+            from ..engines.mlip import MlipRelaxer
+
+            return MlipRelaxer(choice.kind, choice, workers)
+
+
+def build_reference(
+    choice: c.ReferenceChoice, elements: tuple[str, ...], settings: Settings
+) -> Reference:
+    """The reference that the campaign file names."""
+    match choice:
+        case c.EmbeddedChoice():
+            from ..validators.reference_embedded import EmbeddedReference
+
+            return EmbeddedReference()
+        case c.FileChoice():
+            from ..validators.reference_file import FileReference
+
+            return FileReference(Path(choice.path))
+        case c.MpChoice():
+            from ..validators.reference_mp import MpReference
+
+            return MpReference(
+                settings.mp_api_key, settings.cache, elements, database_version=choice.database_version
+            )
+        case c.PluginChoice():
+            return _plugin(choice, Reference)
+
+
+def build_dft(choice: c.DftChoice) -> DftEngine | None:
+    """The DFT engine that the campaign file names; None where the campaign ends at the hull."""
+    match choice:
+        case c.NoDftChoice():
+            return None
+        case c.VaspChoice():
+            from ..engines.vasp import VaspEngine
+
+            return VaspEngine(choice.maker)
+        case c.PluginChoice():
+            return _plugin(choice, DftEngine)
+
+
+def _plugin(choice: c.PluginChoice, protocol: type[Any]) -> Any:
+    found = {point.name: point for point in metadata.entry_points(group=PLUGIN_GROUP)}
+    if choice.name not in found:
+        known = ", ".join(sorted(found)) or "none is installed"
+        raise InputError(f"no plugin '{choice.name}'; known: {known}")
+    try:
+        made = found[choice.name].load()(**choice.options)
+    except HeliodorError:
+        raise
+    except Exception as error:
+        raise InputError(f"plugin '{choice.name}' could not be made: {error}") from error
+    if not isinstance(made, protocol):
+        raise InputError(
+            f"plugin '{choice.name}' is no {protocol.__name__}: see heliodor.core.protocols"
+        )
+    return made
+
+
+def stages_of(campaign: c.Campaign) -> tuple[Stage, ...]:
+    """The stages that a campaign has."""
+    stages: list[Stage] = [Stage.GENERATE, Stage.SCREEN]
+    if campaign.relaxer.kind != "none":
+        stages += [Stage.RELAX, Stage.ASSESS]
+        if campaign.dft.kind != "none":
+            stages.append(Stage.DFT)
+    return tuple(stages)
+
+
+def ledger_url(folder: Path, settings: Settings) -> str:
+    """The ledger's URL: the machine's shared one, or a file in the run's folder."""
+    if settings.ledger_url is not None:
+        return settings.ledger_url.get_secret_value()
+    return f"sqlite:///{folder.resolve() / 'ledger.sqlite'}"
+
+
+def open_ledger(
+    campaign: c.Campaign, folder: Path, settings: Settings, *, create: bool = True
+) -> Ledger:
+    """The campaign's ledger."""
+    database = Database(ledger_url(folder, settings), create=create)
+    return Ledger(database, campaign, stages_of(campaign), settings.lease_seconds)
+
+
+def remember(campaign: c.Campaign, folder: Path) -> None:
+    """Keep the campaign's settings in its folder, so that the folder alone says what it is."""
+    path = folder / _CAMPAIGN_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(campaign.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def reopen(folder: Path, settings: Settings) -> tuple[Ledger, c.Campaign]:
+    """The ledger and the settings of a campaign that was begun in `folder`.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = folder / _CAMPAIGN_FILE
+    if not path.is_file():
+        raise InputError(f"no campaign in {folder}", hint="give the folder of a run, such as runs/NAME")
+    campaign = c.parse_campaign(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+    return open_ledger(campaign, folder, settings, create=False), campaign

@@ -1,0 +1,96 @@
+"""The discovery campaign as a Prefect flow: rounds of candidates until a budget is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from ..core.campaign import Budget, Campaign, load_campaign
+from ..core.records import Stage
+from ..core.settings import load_settings
+from ..tasks.context import Context
+from ..tasks.dft import is_sun, prepare_dft, select
+from ..tasks.outputs import publish, write_outputs
+from .assemble import assemble
+from .pipeline import run_slots
+
+_LANES = 6  # at most so many batches at a time, over all stages
+
+
+@flow(
+    name="discover",
+    flow_run_name="{folder}",
+    task_runner=ThreadPoolTaskRunner(max_workers=_LANES),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=False,
+)
+def discover(campaign_file: str, folder: str, attempts: int = 1) -> dict[str, Any]:
+    """Run a campaign, or go on with one, until its budget is spent.
+
+    Args:
+        campaign_file: path of the YAML file. folder: where ledger, report and inputs go.
+        attempts: how often a candidate may fail at a stage before it is given up.
+
+    Returns:
+        The summary: counts, rates with intervals, why the campaign ended.
+    """
+    return conduct(load_campaign(campaign_file), Path(folder), attempts)
+
+
+def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, Any]:
+    """The body of the flow, for a campaign that is already read."""
+    logger = get_run_logger()
+    context = assemble(campaign, folder, load_settings(), attempts)
+    if others := context.ledger.active_owners():
+        logger.warning("%d other process(es) work on this campaign; joining", len(others))
+    started = time.monotonic()
+    end = "budget of candidates spent"
+    with context.heartbeat():
+        for slots in rounds(campaign.budget):
+            run_slots(context, slots)
+            publish(context)
+            if reason := why_stop(context, started):
+                end = reason
+                break
+        if Stage.DFT in context.ledger.stages:
+            make_dft(context)
+    logger.info("campaign ended: %s", end)
+    return write_outputs(context, ended=end)
+
+
+def rounds(budget: Budget) -> Iterator[range]:
+    """The slots of each round."""
+    for begin in range(0, budget.candidates, budget.round_size):
+        yield range(begin, min(begin + budget.round_size, budget.candidates))
+
+
+def why_stop(context: Context, started: float) -> str | None:
+    """Whether a limit other than the number of candidates was reached."""
+    budget = context.campaign.budget
+    if (slot := context.ledger.exhausted_at()) is not None:
+        return f"{context.generator.name} had nothing more to propose after {slot} crystals"
+    if budget.hours is not None and time.monotonic() - started >= budget.hours * 3600:
+        return f"budget of {budget.hours:g} hours spent"
+    if budget.sun is not None:
+        threshold = context.campaign.select.max_energy_above_hull
+        found = sum(is_sun(o, threshold) for o in context.ledger.outcomes(Stage.ASSESS))
+        if found >= budget.sun:
+            return f"{found} SUN crystals found"
+    return None
+
+
+def make_dft(context: Context) -> None:
+    """Prepare the DFT calculations of the selected crystals."""
+    rule = context.campaign.select
+    chosen = select(context.ledger, rule.max_energy_above_hull, rule.top)
+    everything = range(context.campaign.budget.candidates)
+    work = context.ledger.claim(
+        Stage.DFT, everything, max(len(chosen), 1), among=chosen, attempts=context.attempts
+    )
+    if work:
+        prepare_dft(context, work)

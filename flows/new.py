@@ -1,0 +1,70 @@
+"""The campaign file that `heliodor new` writes: commented, valid, ready to run."""
+
+from __future__ import annotations
+
+TEMPLATE = """\
+# A Heliodor campaign. Run it:       heliodor run {file}
+# Stop it at any time (Ctrl-C, reboot, kill): the same command goes on where it stopped.
+# All keys and what they allow:      heliodor schema
+
+name: {name}          # identifies the campaign in its ledger
+seed: 0               # same file and seed, same candidates and verdicts
+
+space:
+  elements: {elements}      # nothing outside is ever proposed
+  subsystems: false   # true: also crystals with only some of the elements
+  max_atoms: 20       # atoms in the proposed cell
+  # formula: LiFePO4  # search polymorphs of one formula instead
+
+generator:
+{generator}
+
+screen:               # what is valid, and when two crystals are the same
+  charge_neutral: true
+  ltol: 0.2           # pymatgen StructureMatcher
+  stol: 0.3
+  angle_tol: 5
+
+relaxer:
+  kind: chgnet        # chgnet | sevennet | none
+  fmax: 0.05          # eV/angstrom
+  max_steps: 300
+  time_limit: 120     # seconds per crystal
+
+reference:
+  kind: embedded      # embedded | mp (Materials Project, needs MP_API_KEY once) | file (path: ...)
+
+select:               # which crystals become DFT jobs: SUN crystals, lowest energy first
+  max_energy_above_hull: 0.1   # eV/atom
+  top: 10
+
+dft:
+  kind: vasp          # vasp (inputs and atomate2 Flows with MP settings) | none
+
+budget:               # the first limit that is reached ends the campaign
+  candidates: 200
+  round_size: 100
+  # hours: 8
+  # sun: 20           # stop when so many SUN crystals are found
+"""
+
+GENERATORS = {
+    "substitution": """\
+  kind: substitution  # substitution | random | files | plugin
+  prototypes: aflow   # or a file of structures (Parquet, pymatgen JSON)
+  charge_balanced: true""",
+    "random": """\
+  kind: random        # substitution | random | files | plugin
+  charge_balanced: true
+  # spacegroups: [225, 62]""",
+    "files": """\
+  kind: files         # substitution | random | files | plugin
+  paths: [structures/]  # CIF, POSCAR, extxyz, pymatgen JSON; folders and zip archives of them""",
+}
+
+
+def campaign_text(name: str, elements: tuple[str, ...], generator: str, file: str) -> str:
+    """The commented campaign file."""
+    return TEMPLATE.format(
+        name=name, elements=f"[{', '.join(elements)}]", generator=GENERATORS[generator], file=file
+    )

@@ -1,0 +1,97 @@
+"""Runs the stages of a range of slots side by side, batch by batch, until nothing is left to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
+from ..core.records import Stage
+from ..tasks.assess import assess
+from ..tasks.context import Context
+from ..tasks.generate import generate
+from ..tasks.relax import relax
+from ..tasks.screen import screen
+
+_POLL = 0.1  # seconds between looks at the ledger: far below the time of one batch
+
+GENERATE_BATCH = 50
+SCREEN_BATCH = 50
+ASSESS_BATCH = 50
+RELAX_BATCH_PER_WORKER = 8
+
+
+@dataclass
+class Lane:
+    """One stage: how to claim a batch, how to work on it, and how many batches at a time."""
+
+    claim: Callable[[], Any]
+    submit: Callable[[Any], PrefectFuture[Any]]
+    width: int = 1
+    running: list[PrefectFuture[Any]] = field(default_factory=list)
+
+    def advance(self) -> bool:
+        """Collect what has finished, start what can be started; whether anything happened."""
+        finished = [future for future in self.running if future.state.is_final()]
+        for future in finished:
+            self.running.remove(future)
+            future.result()  # raises what the task raised after its retries
+        started = False
+        while len(self.running) < self.width and (work := self.claim()):
+            self.running.append(self.submit(work))
+            started = True
+        return bool(finished) or started
+
+
+def lanes(context: Context, slots: range) -> list[Lane]:
+    """The lanes of a campaign: uniqueness needs order, so screen and assess take one batch at a time."""
+    ledger, stages = context.ledger, context.ledger.stages
+
+    def claim(stage: Stage, limit: int, *, ordered: bool) -> Callable[[], Any]:
+        return lambda: ledger.claim(stage, slots, limit, ordered=ordered, attempts=context.attempts)
+
+    found = [
+        Lane(
+            claim=lambda: ledger.claim_generate(slots, GENERATE_BATCH),
+            submit=lambda work: generate.submit(context, work),
+        ),
+        Lane(
+            claim=claim(Stage.SCREEN, SCREEN_BATCH, ordered=True),
+            submit=lambda work: screen.submit(context, work, slots),
+        ),
+    ]
+    if Stage.RELAX in stages:
+        found.append(
+            Lane(
+                claim=claim(Stage.RELAX, RELAX_BATCH_PER_WORKER * context.workers, ordered=False),
+                submit=lambda work: relax.submit(context, work),
+                width=2,  # so that the workers are busy while a batch ends
+            )
+        )
+    if Stage.ASSESS in stages:
+        found.append(
+            Lane(
+                claim=claim(Stage.ASSESS, ASSESS_BATCH, ordered=True),
+                submit=lambda work: assess.submit(context, work, slots),
+            )
+        )
+    return found
+
+
+def run_slots(context: Context, slots: range) -> None:
+    """Bring every candidate of `slots` to its end, together with whoever else works on them."""
+    stages = [stage for stage in context.ledger.stages if stage != Stage.DFT]
+    open_lanes = lanes(context, slots)
+    while not context.stop.is_set():
+        moved = [lane.advance() for lane in open_lanes]
+        if any(moved):
+            continue
+        busy = any(lane.running for lane in open_lanes)
+        if not busy and context.ledger.unfinished(slots, stages[-1]) == 0:
+            return
+        # Either our tasks are working, or another process holds what is left: its results arrive in
+        # the ledger, or its leases lapse and the work comes to us.
+        time.sleep(_POLL if busy else 10 * _POLL)

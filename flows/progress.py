@@ -1,0 +1,151 @@
+"""The live funnel: what `heliodor status` shows and `heliodor run` keeps on the screen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from ..core.errors import StorageError
+from ..core.ledger import Ledger
+from ..core.records import Reason, Stage, Status
+
+_LABELS = {
+    Stage.GENERATE: "proposed",
+    Stage.SCREEN: "valid, unique, novel",
+    Stage.RELAX: "relaxed",
+    Stage.ASSESS: "judged against the hull",
+    Stage.DFT: "DFT inputs written",
+}
+_REFRESH = 1.0  # seconds
+
+
+@dataclass
+class Snapshot:
+    """Counts of a campaign at one moment, by stage."""
+
+    budget: int
+    passed: dict[Stage, int] = field(default_factory=dict)
+    rejected: dict[Stage, dict[str, int]] = field(default_factory=dict)
+    failed: dict[Stage, dict[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ledger: Ledger, budget: int) -> Snapshot:
+        """Read the counts from the ledger."""
+        found = cls(
+            budget,
+            dict.fromkeys(ledger.stages, 0),
+            {s: {} for s in ledger.stages},
+            {s: {} for s in ledger.stages},
+        )
+        for (stage, status, reason), n in ledger.counts().items():
+            if reason == Reason.EXHAUSTED or stage not in found.passed:
+                continue
+            if status == Status.PASSED:
+                found.passed[stage] += n
+            else:
+                side = found.rejected if status == Status.REJECTED else found.failed
+                side[stage][reason.value if reason else "unknown"] = n
+        return found
+
+    def done(self, stage: Stage) -> int:
+        """How many came to an end at the stage, in whatever way."""
+        return self.passed[stage] + sum(self.rejected[stage].values()) + sum(self.failed[stage].values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "budget": self.budget,
+            "stages": {
+                stage.value: {
+                    "passed": self.passed[stage],
+                    "rejected": self.rejected[stage],
+                    "failed": self.failed[stage],
+                }
+                for stage in self.passed
+            },
+        }
+
+    def table(self) -> Table:
+        """The funnel as a table."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("stage")
+        table.add_column("passed", justify="right")
+        table.add_column("rejected", justify="right")
+        table.add_column("failed", justify="right")
+        table.add_column("why", style="dim")
+        for stage, passed in self.passed.items():
+            reasons = {**self.rejected[stage], **self.failed[stage]}
+            why = ", ".join(
+                f"{n} {r.replace('_', ' ')}" for r, n in sorted(reasons.items(), key=lambda kv: -kv[1])
+            )
+            table.add_row(
+                _LABELS[stage],
+                f"{passed:,}",
+                f"{sum(self.rejected[stage].values()):,}",
+                f"{sum(self.failed[stage].values()):,}",
+                why,
+            )
+        return table
+
+    def line(self) -> str:
+        """The funnel in one line, for logs."""
+        return "  ".join(f"{_LABELS[stage]} {n:,}" for stage, n in self.passed.items())
+
+
+@contextmanager
+def live(ledger: Ledger, budget: int, console: Console) -> Iterator[None]:
+    """Keep the funnel on the screen while the body runs; without a terminal, a line now and then."""
+    done = threading.Event()
+    thread = threading.Thread(target=_show, args=(ledger, budget, console, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _show(ledger: Ledger, budget: int, console: Console, done: threading.Event) -> None:
+    started = time.monotonic()
+    if not console.is_terminal:
+        while not done.wait(15):
+            if (snapshot := _snapshot(ledger, budget)) is not None:
+                console.print(f"{time.monotonic() - started:5.0f} s  {snapshot.line()}", soft_wrap=True)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as screen:
+        while not done.wait(_REFRESH):
+            if (snapshot := _snapshot(ledger, budget)) is not None:
+                screen.update(Group(bar(snapshot, time.monotonic() - started), snapshot.table()))
+
+
+def bar(snapshot: Snapshot, seconds: float) -> Progress:
+    """One bar: candidates that came to their end, of the budget."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=40),
+        TextColumn("{task.completed:,} of {task.total:,} candidates"),
+        TextColumn(f"{seconds:.0f} s", style="dim"),
+    )
+    stages = [s for s in snapshot.passed if s != Stage.DFT]
+    last = stages[-1]
+    ended = snapshot.done(last)
+    for stage in stages[:-1]:
+        ended += snapshot.done(stage) - snapshot.passed[stage]
+    progress.add_task("campaign", total=max(snapshot.budget, ended), completed=ended)
+    return progress
+
+
+def _snapshot(ledger: Ledger, budget: int) -> Snapshot | None:
+    try:
+        return Snapshot.of(ledger, budget)
+    except StorageError:  # a busy or lost database: the run itself will say so
+        return None

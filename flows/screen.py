@@ -1,0 +1,62 @@
+"""Judging crystals that came from anywhere: a campaign whose generator reads files and drops nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from ..core.campaign import Campaign, parse_campaign
+from .discover import conduct
+
+
+@flow(
+    name="screen",
+    flow_run_name="{folder}",
+    task_runner=ThreadPoolTaskRunner(max_workers=6),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=False,
+)
+def screen(
+    paths: list[str], folder: str, relaxer: str = "chgnet", reference: str = "embedded"
+) -> dict[str, Any]:
+    """Judge every crystal in `paths`; results in `folder`: crystals.parquet, summary.json, report.
+
+    Args:
+        paths: files, folders or zip archives of crystals.
+        folder: where the results go; running it again with the same input goes on.
+        relaxer: "chgnet", "sevennet" or "none". reference: a name or a file of phases.
+    """
+    return conduct(screening(paths, relaxer, reference), Path(folder))
+
+
+def screening(paths: Sequence[str], relaxer: str, reference: str) -> Campaign:
+    """The campaign that a screening is.
+
+    Raises:
+        InputError: an unknown relaxer or reference.
+    """
+    choice: dict[str, Any] = {"kind": reference}
+    if reference not in ("embedded", "mp"):
+        choice = {"kind": "file", "path": str(Path(reference).resolve())}
+    absolute = [str(Path(path).resolve()) for path in paths]
+    digest = hashlib.sha256(json.dumps([absolute, relaxer, choice]).encode()).hexdigest()[:8]
+    return parse_campaign(
+        {
+            "name": f"screen-{digest}",
+            "generator": {"kind": "files", "paths": absolute},
+            "space": {"max_atoms": 500},
+            "relaxer": {"kind": relaxer},
+            "reference": choice,
+            "screen": {"keep_rejected": True},
+            "dft": {"kind": "none"},
+            "select": {"top": 0},
+            "budget": {"candidates": 10_000_000, "round_size": 1000},
+        },
+        source="screen",
+    )

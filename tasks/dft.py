@@ -1,0 +1,55 @@
+"""Stages 5 and 6: select the best SUN crystals and write their DFT calculations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from ..core.ledger import Ledger, Work
+from ..core.records import Failure, Outcome, Stage, Status
+from .context import Context, failed
+from .relax import relaxed_of
+
+
+def select(ledger: Ledger, max_energy_above_hull: float, top: int) -> list[int]:
+    """Slots of the best SUN crystals: lowest decomposition energy first, then the earliest."""
+    best = [
+        (outcome.data["hull"]["decomposition_energy"], outcome.slot)
+        for outcome in ledger.outcomes(Stage.ASSESS)
+        if outcome.status == Status.PASSED and is_sun(outcome, max_energy_above_hull)
+    ]
+    return [slot for _, slot in sorted(best)[:top]]
+
+
+def is_sun(outcome: Outcome, threshold: float) -> bool:
+    """Stable within `threshold` (eV/atom), unique and novel, by an outcome of the assess stage."""
+    data = outcome.data
+    return (
+        "hull" in data
+        and data["hull"]["energy_above_hull"] <= threshold
+        and data["uniqueness"]["passed"] is True
+        and data["novelty"]["passed"] is True
+    )
+
+
+@task(name="dft inputs", retries=2, retry_delay_seconds=5, persist_result=False, cache_policy=NO_CACHE)
+def prepare_dft(context: Context, work: Sequence[Work]) -> int:
+    """Write the calculation of each claimed crystal; returns how many were written."""
+    if context.dft is None:
+        raise RuntimeError("this campaign has no DFT engine")
+    relaxed = context.ledger.outcomes(Stage.RELAX, [item.slot for item in work])
+    crystals = {o.slot: relaxed_of(o, "").crystal for o in relaxed}
+    results = context.dft.prepare([crystals[item.slot] for item in work], context.folder / "dft")
+    outcomes = []
+    for item, result in zip(work, results, strict=True):
+        if isinstance(result, Failure):
+            outcomes.append(failed(item.slot, Stage.DFT, result, item.attempt))
+        else:
+            outcomes.append(
+                Outcome(item.slot, Stage.DFT, Status.PASSED, None, item.attempt, asdict(result))
+            )
+    context.ledger.record(outcomes, context.provenance("dft", engine=context.dft.name))
+    return sum(o.status == Status.PASSED for o in outcomes)

@@ -1,0 +1,152 @@
+"""What a campaign leaves behind: tables, summary, report, exports, and Prefect artifacts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from ..core.errors import StorageError
+from ..core.ledger import Ledger
+from ..report.export import write_cif, write_entries_json, write_extxyz
+from ..report.html import write_report
+from .context import Context
+from .report_data import export_rows, funnel, report_data
+from .table import Record, count, records, row
+
+
+def publish(context: Context) -> None:
+    """Show the funnel and the counts in the Prefect UI."""
+    found = list(records(context.ledger))
+    steps = funnel(found, context.ledger.stages, context.campaign.select.max_energy_above_hull)
+    table = [
+        {
+            "step": step.label,
+            "crystals": step.count,
+            "dropped": ", ".join(f"{n} {why}" for why, n in step.dropped.items()),
+            "failed": ", ".join(f"{n} {why}" for why, n in step.failed.items()),
+        }
+        for step in steps
+    ]
+    create_table_artifact(
+        table, key="funnel", description=f"Campaign {context.campaign.name}: the funnel"
+    )
+    summary = count(found).summary()
+    done, budget = summary["n"], context.campaign.budget.candidates
+    lines = [
+        f"**{done:,} of {budget:,} candidates**",
+        "",
+        "| count | of all | 95 % interval |",
+        "| --- | --- | --- |",
+    ]
+    for name, rate in summary["rates"].items():
+        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
+        lines.append(f"| {name}: {summary[name]} | {share} | {rate['low']:.1%} to {rate['high']:.1%} |")
+    create_markdown_artifact(
+        "\n".join(lines), key="progress", description=f"Campaign {context.campaign.name}"
+    )
+
+
+def write_outputs(context: Context, ended: str) -> dict[str, Any]:
+    """Write everything into the campaign's folder; returns the summary."""
+    found = list(records(context.ledger))
+    folder = context.folder
+    summary = {
+        "name": context.campaign.name,
+        "ended": ended,
+        **count(found).summary(),
+        "reference": f"{context.reference.info.name} ({context.reference.info.digest[:12]})",
+        "relaxer": context.relaxer.model if context.relaxer else "none",
+        "settings": context.campaign.science_digest(),
+    }
+    write_table_of(found, folder)
+    _write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_report(report_data(context, found, ended), folder / "report.html")
+    best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
+    write_exports(best, folder / "sun")
+    create_link_artifact(
+        (folder / "report.html").resolve().as_uri(),
+        key="report",
+        link_text="report.html",
+        description="The report",
+    )
+    return summary
+
+
+def write_table_of(found: Sequence[Record], folder: Path) -> None:
+    """`crystals.parquet` and `crystals.csv`: a row per proposal."""
+    import pandas as pd
+
+    table = pd.DataFrame([row(r) for r in found], columns=list(_COLUMNS)).astype(_COLUMNS)
+    for name, write in (("crystals.parquet", table.to_parquet), ("crystals.csv", table.to_csv)):
+        partial = folder / f".{name}.partial"
+        try:
+            write(partial, index=False)
+            partial.replace(folder / name)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder / name}: {error.strerror or error}") from error
+
+
+def write_exports(found: Sequence[Record], folder: Path) -> None:
+    """CIF, extxyz and pymatgen JSON of the crystals."""
+    rows = export_rows(found)
+    write_cif(rows, folder / "cif")
+    write_extxyz(rows, folder / "crystals.extxyz")
+    write_entries_json([r for r in rows if r.energy is not None], folder / "entries.json")
+
+
+def found_in(ledger: Ledger) -> list[Record]:
+    """All records of a campaign."""
+    return list(records(ledger))
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+# Column types: nullable, so that "not judged" is not mistaken for "no".
+_COLUMNS = {
+    "slot": "int64",
+    "source": "string",
+    "key": "string",
+    "formula": "string",
+    "chemsys": "string",
+    "n_atoms": "Int64",
+    "spacegroup": "Int64",
+    "valid": "bool",
+    "unique": "boolean",
+    "novel": "boolean",
+    "converged": "boolean",
+    "energy_per_atom": "float64",
+    "formation_energy_per_atom": "float64",
+    "energy_above_hull": "float64",
+    "decomposition_energy": "float64",
+    "decomposition": "string",
+    "stable_0": "boolean",
+    "stable_0.1": "boolean",
+    "sun_0": "boolean",
+    "sun_0.1": "boolean",
+    "sun": "boolean",
+    "reason": "string",
+    "detail": "string",
+    "duplicate_of": "string",
+    "known_as": "string",
+    "steps": "Int64",
+    "max_force": "float64",
+    "max_stress": "float64",
+    "level": "string",
+    "corrections": "string",
+    "correction_uncertain": "boolean",
+    "reference": "string",
+    "generator": "string",
+    "stage": "string",
+    "status": "string",
+}

@@ -1,0 +1,326 @@
+"""From the ledger to what the report shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..core.elements import SYMBOLS
+from ..core.protocols import Phase, ReferenceInfo
+from ..core.records import Outcome, Stage, Status
+from ..report.export import ExportRow, symmetry
+from ..report.model import (
+    CrystalRow,
+    FailureRow,
+    FunnelStep,
+    HullDiagram,
+    HullPhase,
+    Rate,
+    ReportData,
+)
+from ..report.stats import wilson
+from ..validators.hull import Hull
+from .context import Context
+from .table import Record, count
+
+_DIAGRAMS = 6
+_SYMPREC = 0.1  # angstrom, as in the Materials Project
+
+
+def report_data(context: Context, found: Sequence[Record], ended: str) -> ReportData:
+    """Everything that the report of a campaign shows."""
+    campaign = context.campaign
+    threshold = campaign.select.max_energy_above_hull
+    judged = [r for r in found if r.hull is not None]
+    counts = count(found)
+    return ReportData(
+        name=campaign.name,
+        seed=campaign.seed,
+        space=_space(context),
+        created_at=datetime.now(UTC),
+        proposed=counts.n,
+        sun=sum(r.sun(threshold) is True for r in found),
+        threshold=threshold,
+        settings=_settings(context, ended),
+        funnel=funnel(found, context.ledger.stages, threshold),
+        rates=[
+            Rate(_RATE_LABELS[name], value, counts.n, *wilson(value, counts.n))
+            for name, value in _rates(counts.summary(), context.ledger.stages)
+        ],
+        rows=[_row(r, threshold) for r in found if r.crystal is not None and r.valid],
+        all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
+        element_counts=_element_counts(found, threshold),
+        hulls=hull_diagrams(context, judged),
+        failures=_failures(found),
+        provenance=_provenance(context),
+        notes=_notes(context.reference.info, context.relaxer.model if context.relaxer else None),
+    )
+
+
+_RATE_LABELS = {
+    "valid": "valid",
+    "unique": "unique",
+    "novel": "novel",
+    "converged": "relaxed (converged)",
+    "stable_0": "stable, <= 0 eV/atom",
+    "stable_0.1": "stable, <= 0.1 eV/atom",
+    "sun_0": "SUN, <= 0 eV/atom",
+    "sun_0.1": "SUN, <= 0.1 eV/atom",
+}
+
+
+def _rates(summary: dict[str, Any], stages: Sequence[Stage]) -> list[tuple[str, int]]:
+    names = list(_RATE_LABELS)
+    if Stage.RELAX not in stages:
+        names = names[:3]
+    return [(name, summary[name]) for name in names]
+
+
+def funnel(found: Sequence[Record], stages: Sequence[Stage], threshold: float) -> list[FunnelStep]:
+    """How many proposals are left after each step, and why the others are not."""
+    steps: list[FunnelStep] = []
+    left = list(found)
+
+    def step(label: str, outcome: str) -> None:
+        nonlocal left
+        ended = [r for r in left if _stopped(r, outcome)]
+        left = [r for r in left if not _stopped(r, outcome) and getattr(r, outcome) is not None]
+        steps.append(
+            FunnelStep(
+                label,
+                len(left),
+                _reasons(ended, outcome, Status.REJECTED),
+                _reasons(ended, outcome, Status.FAILED),
+            )
+        )
+
+    steps.append(FunnelStep("proposed", len(found)))
+    step("read", "generate")
+    if steps[-1].count == steps[0].count:
+        steps.pop()
+    step("valid, unique, novel", "screen")
+    if Stage.RELAX in stages:
+        step("relaxed", "relax")
+        step("judged", "assess")
+        for limit in (threshold, 0.0) if threshold > 0 else (0.0,):
+            kept = [r for r in left if r.sun(limit)]
+            dropped = Counter(_why_not_sun(r, limit) for r in left if not r.sun(limit))
+            steps.append(FunnelStep(f"SUN, <= {limit:g} eV/atom", len(kept), dict(dropped)))
+            left = kept
+    return steps
+
+
+def _why_not_sun(record: Record, limit: float) -> str:
+    if record.verdict("uniqueness") is not True:
+        return "duplicate"
+    if record.verdict("novelty") is not True:
+        return "known"
+    return f"more than {limit:g} eV/atom above the hull"
+
+
+def _stopped(record: Record, stage: str) -> bool:
+    outcome: Outcome | None = getattr(record, stage)
+    return outcome is not None and outcome.status != Status.PASSED
+
+
+def _reasons(ended: Sequence[Record], stage: str, status: Status) -> dict[str, int]:
+    outcomes: list[Outcome] = [getattr(r, stage) for r in ended]
+    return dict(Counter(_words(o.reason) for o in outcomes if o.status == status))
+
+
+def _words(reason: str | None) -> str:
+    return (reason or "unknown").replace("_", " ")
+
+
+def _space(context: Context) -> str:
+    space = context.campaign.space
+    if space.formula:
+        return space.formula
+    if space.elements:
+        return "-".join(space.elements)
+    return "all elements"
+
+
+def _settings(context: Context, ended: str) -> list[tuple[str, str]]:
+    campaign = context.campaign
+    rules = campaign.screen
+    return [
+        ("Generator", context.generator.name),
+        ("Chemical space", _space(context) + (" and subsystems" if campaign.space.subsystems else "")),
+        (
+            "Matcher",
+            f"StructureMatcher, ltol {rules.ltol:g}, stol {rules.stol:g}, {rules.angle_tol:g} degrees",
+        ),
+        ("Potential", context.relaxer.model if context.relaxer else "none"),
+        ("Reference", f"{context.reference.info.name}, {context.reference.info.n_phases:,} phases"),
+        ("Stable", f"energy above hull <= {campaign.select.max_energy_above_hull:g} eV/atom"),
+        ("Ended", ended),
+    ]
+
+
+def _row(record: Record, threshold: float) -> CrystalRow:
+    crystal, hull = record.crystal, record.hull or {}
+    if crystal is None or record.candidate is None:
+        raise ValueError(f"slot {record.slot} has no crystal")
+    group = symmetry(crystal, _SYMPREC)
+    return CrystalRow(
+        slot=record.slot,
+        key=record.candidate.key,
+        formula=crystal.formula,
+        spacegroup_symbol=group[1] if group else None,
+        n_atoms=len(crystal),
+        crystal=crystal,
+        energy_above_hull=hull.get("energy_above_hull"),
+        decomposition_energy=hull.get("decomposition_energy"),
+        formation_energy_per_atom=hull.get("formation_energy_per_atom"),
+        decomposition=tuple((f, m, x) for f, m, x in hull.get("decomposition", ())),
+        level=hull.get("level", ""),
+        corrections=hull.get("corrections", ""),
+        reference=hull.get("reference", ""),
+        unique=record.verdict("uniqueness"),
+        novel=record.verdict("novelty"),
+        sun=record.sun(threshold) is True,
+        source=record.candidate.origin.source,
+        dft_path=record.dft.data.get("path") if record.dft else None,
+        uncertain=bool(hull.get("uncertain", False)),
+    )
+
+
+def _element_counts(found: Sequence[Record], threshold: float) -> dict[str, tuple[int, int]]:
+    proposed: Counter[str] = Counter()
+    sun: Counter[str] = Counter()
+    for record in found:
+        if record.crystal is None:
+            continue
+        proposed.update(record.crystal.elements)
+        if record.sun(threshold):
+            sun.update(record.crystal.elements)
+    return {symbol: (n, sun[symbol]) for symbol, n in sorted(proposed.items())}
+
+
+def hull_diagrams(context: Context, judged: Sequence[Record]) -> list[HullDiagram]:
+    """Diagrams of the chemical systems of the best crystals (2 or more elements)."""
+    best = sorted(
+        (r for r in judged if r.hull), key=lambda r: r.hull["decomposition_energy"] if r.hull else 0
+    )
+    systems: list[tuple[str, ...]] = []
+    for record in best:
+        if record.crystal is None or len(record.crystal.elements) < 2:
+            continue
+        if record.crystal.elements not in systems:
+            systems.append(record.crystal.elements)
+        if len(systems) == _DIAGRAMS:
+            break
+    return [_diagram(context, system, best) for system in systems]
+
+
+def _diagram(context: Context, elements: tuple[str, ...], judged: Sequence[Record]) -> HullDiagram:
+    phases = [p for p in context.reference.entries(elements) if p.formation_energy_per_atom is not None]
+    hull = Hull(phases)
+    points = [_reference_point(hull, phase, elements) for phase in phases]
+    for r in judged:
+        if r.crystal is None or r.hull is None or not set(r.crystal.elements) <= set(elements):
+            continue
+        points.append(
+            HullPhase(
+                label=r.crystal.formula,
+                material_id=None,
+                fractions=_fractions(r.crystal.reduced_composition, elements),
+                formation_energy_per_atom=r.hull["formation_energy_per_atom"],
+                energy_above_hull=r.hull["decomposition_energy"],
+                kind="candidate",
+                slot=r.slot,
+            )
+        )
+    return HullDiagram(elements, points)
+
+
+def _reference_point(hull: Hull, phase: Phase, elements: tuple[str, ...]) -> HullPhase:
+    from pymatgen.core import Composition
+
+    energy = phase.formation_energy_per_atom or 0.0
+    return HullPhase(
+        label=Composition({SYMBOLS[z]: n for z, n in phase.composition}).reduced_formula,
+        material_id=phase.material_id,
+        fractions=_fractions(phase.composition, elements),
+        formation_energy_per_atom=energy,
+        energy_above_hull=hull.query(phase.composition, energy).energy_above_hull,
+        kind="reference",
+    )
+
+
+def _fractions(composition: tuple[tuple[int, int], ...], elements: tuple[str, ...]) -> tuple[float, ...]:
+    amounts = {SYMBOLS[z]: n for z, n in composition}
+    total = sum(amounts.values())
+    return tuple(amounts.get(symbol, 0) / total for symbol in elements)
+
+
+def _failures(found: Sequence[Record]) -> list[FailureRow]:
+    rows: dict[tuple[str, str], list[Outcome]] = {}
+    for record in found:
+        if record.end.status == Status.FAILED:
+            rows.setdefault((record.end.stage, _words(record.end.reason)), []).append(record.end)
+    return [
+        FailureRow(stage, reason, len(outcomes), str(outcomes[0].data.get("detail", "")))
+        for (stage, reason), outcomes in sorted(rows.items())
+    ]
+
+
+def _provenance(context: Context) -> dict[str, str]:
+    info = context.reference.info
+    facts = {
+        "campaign settings (sha256)": context.campaign.science_digest(),
+        "ledger": str(context.ledger.database),
+        "reference": f"{info.name} ({info.digest[:16]}), {info.coverage}",
+        "attribution": info.attribution,
+    }
+    for record in context.ledger.provenances().values():
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        facts.setdefault("versions", versions)
+        facts.setdefault("machine", f"{record['platform']}, {record['machine']}")
+    return {name: text for name, text in facts.items() if text}
+
+
+def _notes(info: ReferenceInfo, model: str | None) -> list[str]:
+    notes = [f"Reference: {info.coverage}."] if info.coverage else []
+    if model:
+        notes.append(
+            f"Energies are {model}'s, not DFT's: a screening, to be verified. "
+            "A potential errs by tens of meV/atom against DFT."
+        )
+    return notes
+
+
+def export_rows(found: Sequence[Record]) -> list[ExportRow]:
+    """The records with a crystal, as the exports take them."""
+    rows = []
+    for record in found:
+        crystal, hull = record.crystal, record.hull or {}
+        if crystal is None or record.candidate is None:
+            continue
+        relax = record.relax.data if record.relax else {}
+        rows.append(
+            ExportRow(
+                key=record.candidate.key,
+                slot=record.slot,
+                formula=crystal.formula,
+                crystal=crystal,
+                energy=relax.get("energy"),
+                formation_energy_per_atom=hull.get("formation_energy_per_atom"),
+                energy_above_hull=hull.get("energy_above_hull"),
+                decomposition_energy=hull.get("decomposition_energy"),
+                model=relax.get("model", ""),
+                corrections=hull.get("corrections", ""),
+                reference=hull.get("reference", ""),
+                data={
+                    "valid": record.valid,
+                    "unique": record.verdict("uniqueness"),
+                    "novel": record.verdict("novelty"),
+                    "converged": record.converged,
+                    "source": record.candidate.origin.source,
+                },
+            )
+        )
+    return rows

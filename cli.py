@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -408,7 +407,6 @@ def _conduct(campaign: Campaign, folder: Path, resume: str, body: Any) -> dict[s
     remember(campaign, folder)
     console = _console()
     console.print(f"[bold]{campaign.name}[/]  {folder}", highlight=False)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with live(open_ledger(campaign, folder, settings), campaign.budget.candidates, console):
             result: dict[str, Any] = body()
@@ -441,7 +439,8 @@ def _show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> No
 def main() -> NoReturn:
     """Entry point: one clear message per error, and an exit code that means something."""
     try:
-        app(standalone_mode=False)
+        # Without its standalone mode, typer returns the code of `typer.Exit` instead of exiting.
+        code = app(standalone_mode=False)
     except HeliodorError as error:
         if _state["debug"]:
             raise
@@ -450,16 +449,16 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as error:
-        code = getattr(error, "exit_code", None)  # click's own errors: usage, abort
-        if code is None or not hasattr(error, "show"):
+        usage = getattr(error, "exit_code", None)  # click's own errors: usage, abort
+        if usage is None or not hasattr(error, "show"):
             if _state["debug"]:
                 raise
             typer.secho(f"error: {type(error).__name__}: {error}", err=True, fg="red")
             typer.secho("  -> this is a fault of ours; --debug shows where", err=True)
             sys.exit(ExitCode.ERROR)
         error.show()
-        sys.exit(code)
-    sys.exit(ExitCode.OK)
+        sys.exit(usage)
+    sys.exit(code or ExitCode.OK)
 
 
 if __name__ == "__main__":

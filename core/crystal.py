@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -88,7 +89,10 @@ class Crystal:
     @cached_property
     def volume(self) -> float:
         """Cell volume in cubic angstrom (absolute value of the determinant)."""
-        return abs(float(np.linalg.det(self.lattice)))
+        with np.errstate(
+            all="ignore"
+        ):  # absurd cells overflow; judging them is the validity check's work
+            return abs(float(np.linalg.det(self.lattice)))
 
     @cached_property
     def reduced_composition(self) -> tuple[tuple[int, int], ...]:
@@ -102,7 +106,9 @@ class Crystal:
         """Reduced formula as pymatgen writes it, for example "LiFePO4"."""
         from pymatgen.core import Composition
 
-        return Composition({SYMBOLS[z]: n for z, n in self.reduced_composition}).reduced_formula
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pymatgen warns of noble gases, whose X is unknown
+            return Composition({SYMBOLS[z]: n for z, n in self.reduced_composition}).reduced_formula
 
     @cached_property
     def elements(self) -> tuple[str, ...]:

@@ -137,3 +137,7 @@ class DftEngine(Protocol):
     def prepare(self, batch: Sequence[Crystal], folder: Path) -> list[DftTicket | Failure]:
         """Write the calculation of each crystal under `folder`; the same input is written once."""
         ...
+
+    def write_manifest(self, tickets: Sequence[DftTicket], folder: Path) -> Path:
+        """List all calculations under `folder` in one file, for whoever submits them."""
+        ...

@@ -1,4 +1,6 @@
-"""The potentials themselves: energies, forces and stresses of a batch. Runs in the worker process only.
+"""The potentials: what is known about each, and energies, forces and stresses of a batch of crystals.
+
+`KNOWN` is for everyone; the classes import torch when constructed, which only worker processes do.
 
 Conventions: energy in eV of the whole cell; forces (n, 3) in eV/angstrom; stress (3, 3) in
 eV/angstrom^3, symmetric, (1/V) dE/d(strain), so that it is positive where the crystal wants to shrink
@@ -11,6 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +21,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.crystal import Crystal
+from ..core.errors import missing_extra
 from .neighbors import Neighbors
 
 MPTRJ_ELEMENTS = frozenset([*range(1, 84), *range(89, 95)])
 """The 89 elements of the MPtrj set (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), on which CHGNet
 0.3.0 and SevenNet-0 were trained: H to Bi, and Ac to Pu. CHGNet has rows for Po to Ra as well, but they
 were never trained and give nonsense."""
+
+
+@dataclass(frozen=True)
+class PotentialInfo:
+    """Facts about a potential that need no torch.
+
+    Args:
+        model: name and version for the records.
+        package, extra: Python package that holds code and weights, and our extra that installs it.
+        weights: path of the weights in the package.
+        elements: atomic numbers it was trained on.
+    """
+
+    model: str
+    package: str
+    extra: str
+    weights: str
+    elements: frozenset[int] = MPTRJ_ELEMENTS
+
+    def provenance(self) -> dict[str, str]:
+        """Version of the package and digest of the weights.
+
+        Raises:
+            MissingError: the package is not installed.
+        """
+        found = find_spec(self.package)
+        if found is None or found.origin is None or find_spec("torch") is None:
+            raise missing_extra(self.package if found is None else "torch", self.extra)
+        weights = Path(found.origin).parent / self.weights
+        return {
+            "model": self.model,
+            "package": f"{self.package} {metadata.version(self.package)}",
+            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        }
+
+
+KNOWN = {
+    "chgnet": PotentialInfo(
+        "chgnet-0.3.0", "chgnet", "chgnet", "pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar"
+    ),
+    "sevennet": PotentialInfo(
+        "sevennet-0",
+        "sevenn",
+        "sevennet",
+        "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +90,6 @@ class Potential(Protocol):
     """A machine-learned interatomic potential, loaded."""
 
     cutoff: float  # angstrom; an atom without a neighbour within it is invisible to the potential
-    provenance: dict[str, str]
 
     def evaluate(self, batch: Sequence[tuple[Crystal, Neighbors]]) -> list[Evaluation]:
         """One evaluation per crystal; `Neighbors` are those within `cutoff`, none isolated."""
@@ -48,7 +98,7 @@ class Potential(Protocol):
 
 def load_potential(name: str, device: str) -> Potential:
     """Load "chgnet" or "sevennet" with the weights of its package onto a torch device."""
-    return {"chgnet": Chgnet, "sevennet": Sevennet}[name](device)
+    return Chgnet(device) if name == "chgnet" else Sevennet(device)
 
 
 class Chgnet:
@@ -60,7 +110,6 @@ class Chgnet:
     """
 
     def __init__(self, device: str) -> None:
-        import chgnet
         import torch
         from chgnet.model.model import CHGNet
 
@@ -69,10 +118,9 @@ class Chgnet:
         self._model = CHGNet.load(model_name="0.3.0", use_device=device, verbose=False).eval()
         self._model.requires_grad_(False)
         self._converter = self._model.graph_converter
-        self._offsets = self._model.composition_model.fc.weight[0].double().cpu().numpy()  # eV/atom, by Z - 1
+        composition: Any = self._model.composition_model
+        self._offsets = composition.fc.weight[0].double().cpu().numpy()  # eV/atom, by Z - 1
         self.cutoff = float(self._converter.atom_graph_cutoff)
-        weights = Path(chgnet.__file__).parent / "pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar"
-        self.provenance = _provenance("chgnet", weights)
 
     def _graph(self, crystal: Crystal, near: Neighbors) -> Any:
         from chgnet.graph.crystalgraph import CrystalGraph
@@ -138,58 +186,58 @@ class Sevennet:
 
         self._torch = torch
         self._device = device
-        checkpoint = sevenn.util.load_checkpoint("7net-0")
-        self._model = checkpoint.build_model()
+        self._model = sevenn.util.load_checkpoint("7net-0").build_model()
         self._model.set_is_batch_data(True)
         self._model.to(device).eval().requires_grad_(False)
         self.cutoff = float(self._model.cutoff)
-        self.provenance = _provenance("sevenn", Path(checkpoint.checkpoint_path))
-
-    def _graph(self, crystal: Crystal, near: Neighbors) -> Any:
-        import sevenn._keys as key
-        from sevenn.atom_graph_data import AtomGraphData
-
-        torch = self._torch
-        numbers = torch.tensor(crystal.atomic_numbers)
-        return AtomGraphData(
-            **{
-                key.NODE_FEATURE: numbers,
-                key.ATOMIC_NUMBERS: numbers,
-                key.POS: torch.tensor(crystal.frac_coords @ crystal.lattice, dtype=torch.float32),
-                key.EDGE_IDX: torch.tensor(np.stack([near.first, near.second])),
-                key.EDGE_VEC: torch.tensor(near.vectors(crystal), dtype=torch.float32),
-                key.CELL_VOLUME: torch.tensor(crystal.volume, dtype=torch.float32),
-                key.NUM_ATOMS: torch.tensor(len(crystal)),
-            }
-        )
 
     def evaluate(self, batch: Sequence[tuple[Crystal, Neighbors]]) -> list[Evaluation]:
         """See `Potential`."""
         import sevenn._keys as key
-        from torch_geometric.data import Batch
 
-        graphs = Batch.from_data_list([self._graph(crystal, near) for crystal, near in batch])
-        output = self._model(graphs.to(self._device))
+        sizes = [len(crystal) for crystal, _ in batch]
+        starts = np.cumsum([0, *sizes[:-1]])
+        numbers = self._tensor(np.concatenate([crystal.atomic_numbers for crystal, _ in batch]))
+        edges = [
+            np.stack([near.first, near.second]) + start
+            for (_, near), start in zip(batch, starts, strict=True)
+        ]
+        vectors = np.concatenate([near.vectors(crystal) for crystal, near in batch])
+        volumes = np.array([crystal.volume for crystal, _ in batch], dtype=np.float32)
+        output = self._model(
+            {
+                key.NODE_FEATURE: numbers,
+                key.ATOMIC_NUMBERS: numbers,
+                key.EDGE_IDX: self._tensor(np.concatenate(edges, axis=1)),
+                key.EDGE_VEC: self._tensor(vectors.astype(np.float32)),
+                key.CELL_VOLUME: self._tensor(volumes),
+                key.NUM_ATOMS: self._tensor(np.array(sizes)),
+                key.BATCH: self._tensor(np.repeat(np.arange(len(batch)), sizes)),
+            }
+        )
         sites = _array(output[key.ATOMIC_ENERGY]).reshape(-1)
         forces = _array(output[key.PRED_FORCE])
         stresses = -_array(output[key.PRED_STRESS]).reshape(-1, 6)  # xx yy zz xy yz zx, VASP's sign
-        ends = np.cumsum([len(crystal) for crystal, _ in batch])
         return [
             Evaluation(
-                float(sites[end - len(crystal) : end].sum()),
-                forces[end - len(crystal) : end],
+                float(sites[start : start + size].sum()),
+                forces[start : start + size],
                 stress[[[0, 3, 5], [3, 1, 4], [5, 4, 2]]],
             )
-            for (crystal, _), end, stress in zip(batch, ends, stresses, strict=True)
+            for start, size, stress in zip(starts, sizes, stresses, strict=True)
         ]
+
+    def _tensor(self, values: NDArray[Any]) -> Any:
+        return self._torch.from_numpy(values).to(self._device)
 
 
 def _array(tensor: Any) -> NDArray[np.float64]:
     return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)
 
 
-def _provenance(package: str, weights: Path) -> dict[str, str]:
-    return {
-        "package": f"{package} {metadata.version(package)}",
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-    }
+def free_memory() -> None:
+    """Give cached memory of a GPU back after it ran out."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..core.campaign import Campaign
 from ..core.protocols import OrderedValidator
@@ -31,17 +29,17 @@ def assemble(campaign: Campaign, folder: Path, settings: Settings, attempts: int
     conditions = campaign.space.conditions()
     generator = build_generator(campaign.generator)
     generator.generate(1, seed=campaign.seed, conditions=conditions)  # refuses what it cannot serve
-    reference = build_reference(campaign.reference, conditions.elements, settings)
+    rules = campaign.screen
+    matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
+    reference = build_reference(campaign.reference, conditions.elements, matcher, settings)
     relaxer = build_relaxer(campaign.relaxer, settings.workers)
     dft = build_dft(campaign.dft) if relaxer is not None else None
     ledger = open_ledger(campaign, folder, settings)
-    rules = campaign.screen
-    matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
 
     def uniqueness() -> OrderedValidator:
         return Uniqueness(matcher)
 
-    judge: Callable[..., Any] | None = Stability(reference).judge if relaxer is not None else None
+    judge = Stability(reference, relaxer.model).judge if relaxer is not None else None
     return Context(
         campaign=campaign,
         ledger=ledger,

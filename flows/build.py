@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ..core import campaign as c
 from ..core.database import Database
@@ -14,8 +14,10 @@ from ..core.ledger import Ledger
 from ..core.protocols import DftEngine, Generator, Reference, Relaxer
 from ..core.records import Stage
 from ..core.settings import Settings
+from ..validators.matching import MatcherSettings
 
 PLUGIN_GROUP = "heliodor.plugins"
+T = TypeVar("T")
 _CAMPAIGN_FILE = "campaign.json"
 
 
@@ -52,7 +54,10 @@ def build_relaxer(choice: c.RelaxerChoice, workers: int) -> Relaxer | None:
 
 
 def build_reference(
-    choice: c.ReferenceChoice, elements: tuple[str, ...], settings: Settings
+    choice: c.ReferenceChoice,
+    elements: tuple[str, ...],
+    matcher: MatcherSettings,
+    settings: Settings,
 ) -> Reference:
     """The reference that the campaign file names."""
     match choice:
@@ -63,12 +68,16 @@ def build_reference(
         case c.FileChoice():
             from ..validators.reference_file import FileReference
 
-            return FileReference(Path(choice.path))
+            return FileReference(Path(choice.path), matcher)
         case c.MpChoice():
             from ..validators.reference_mp import MpReference
 
             return MpReference(
-                settings.mp_api_key, settings.cache, elements, database_version=choice.database_version
+                settings.mp_api_key,
+                settings.cache,
+                elements,
+                database_version=choice.database_version,
+                settings=matcher,
             )
         case c.PluginChoice():
             return _plugin(choice, Reference)
@@ -87,7 +96,7 @@ def build_dft(choice: c.DftChoice) -> DftEngine | None:
             return _plugin(choice, DftEngine)
 
 
-def _plugin(choice: c.PluginChoice, protocol: type[Any]) -> Any:
+def _plugin(choice: c.PluginChoice, protocol: type[T]) -> T:
     found = {point.name: point for point in metadata.entry_points(group=PLUGIN_GROUP)}
     if choice.name not in found:
         known = ", ".join(sorted(found)) or "none is installed"

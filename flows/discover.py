@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +53,11 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
         logger.warning("%d other process(es) work on this campaign; joining", len(others))
     started = time.monotonic()
     end = "budget of candidates spent"
-    with context.heartbeat():
+    with context.heartbeat(), _stopping(context.stop):
         for slots in rounds(campaign.budget):
             run_slots(context, slots)
+            if context.stop.is_set():
+                raise KeyboardInterrupt
             publish(context)
             if reason := why_stop(context, started):
                 end = reason
@@ -61,6 +66,31 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
             make_dft(context)
     logger.info("campaign ended: %s", end)
     return write_outputs(context, ended=end)
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `stop` while the body runs.
+
+    An exception raised by the signal itself can be lost: Python drops what is raised in a finalizer
+    or a weak reference's callback. A second signal does raise.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handle) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def rounds(budget: Budget) -> Iterator[range]:

@@ -17,6 +17,7 @@ from ..core.errors import InputError, StorageError
 from ..core.protocols import Reference
 from ..core.records import Candidate, Conditions, Failure, Relaxed
 from ..core.settings import load_settings
+from ..validators.matching import MatcherSettings
 from .build import build_generator, build_reference, build_relaxer
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def open_reference(name: str, elements: tuple[str, ...]) -> Reference:
         choice = MpChoice(kind="mp")
     else:
         choice = FileChoice(kind="file", path=name)
-    return build_reference(choice, elements, load_settings())
+    return build_reference(choice, elements, MatcherSettings(), load_settings())
 
 
 def hull_rows(items: Sequence[str], system: str | None, reference: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from ..core.ledger import Ledger, Work
-from ..core.records import Failure, Outcome, Stage, Status
+from ..core.records import DftTicket, Failure, Outcome, Stage, Status
 from .context import Context, failed
 from .relax import relaxed_of
 
@@ -52,4 +52,6 @@ def prepare_dft(context: Context, work: Sequence[Work]) -> int:
                 Outcome(item.slot, Stage.DFT, Status.PASSED, None, item.attempt, asdict(result))
             )
     context.ledger.record(outcomes, context.provenance("dft", engine=context.dft.name))
+    written = [o for o in context.ledger.outcomes(Stage.DFT) if o.status == Status.PASSED]
+    context.dft.write_manifest([DftTicket(**o.data) for o in written], context.folder / "dft")
     return sum(o.status == Status.PASSED for o in outcomes)

@@ -23,10 +23,9 @@ from ..report.model import (
 from ..report.stats import wilson
 from ..validators.hull import Hull
 from .context import Context
-from .table import Record, count
+from .table import SYMPREC, Record, count
 
 _DIAGRAMS = 6
-_SYMPREC = 0.1  # angstrom, as in the Materials Project
 
 
 def report_data(context: Context, found: Sequence[Record], ended: str) -> ReportData:
@@ -164,7 +163,7 @@ def _row(record: Record, threshold: float) -> CrystalRow:
     crystal, hull = record.crystal, record.hull or {}
     if crystal is None or record.candidate is None:
         raise ValueError(f"slot {record.slot} has no crystal")
-    group = symmetry(crystal, _SYMPREC)
+    group = symmetry(crystal, SYMPREC)
     return CrystalRow(
         slot=record.slot,
         key=record.candidate.key,

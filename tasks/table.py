@@ -10,9 +10,11 @@ from typing import Any
 from ..core.crystal import Crystal
 from ..core.ledger import Ledger
 from ..core.records import Candidate, Outcome, Reason, Stage, Status
+from ..report.export import symmetry
 from ..report.stats import wilson
 
 THRESHOLDS = (0.0, 0.1)  # eV/atom; both are always reported
+SYMPREC = 0.1  # angstrom, for space groups in tables and report, as the Materials Project has it
 _CHUNK = 1000
 
 
@@ -121,7 +123,7 @@ def row(record: Record) -> dict[str, Any]:
         "formula": crystal.formula if crystal else None,
         "chemsys": crystal.chemsys if crystal else None,
         "n_atoms": len(crystal) if crystal else None,
-        "spacegroup": spacegroup(crystal) if crystal and record.valid else None,
+        "spacegroup": _spacegroup(crystal) if crystal and record.valid else None,
         "valid": record.valid,
         "unique": record.verdict("uniqueness"),
         "novel": record.verdict("novelty"),
@@ -158,6 +160,11 @@ def decomposition_text(products: Sequence[Sequence[Any]]) -> str:
     return " + ".join(f"{share:.3f} {formula} ({material})" for formula, material, share in products)
 
 
+def _spacegroup(crystal: Crystal) -> int | None:
+    group = symmetry(crystal, SYMPREC)
+    return group[0] if group else None
+
+
 def _detail(record: Record) -> str:
     for outcome in (record.generate, record.screen, record.relax, record.assess):
         if outcome is None:
@@ -176,15 +183,6 @@ def _match(record: Record, check: str) -> str | None:
         if outcome and (match := outcome.data.get(check, {}).get("match")):
             return str(match)
     return None
-
-
-def spacegroup(crystal: Crystal, symprec: float = 0.1) -> int | None:
-    """Space group number at `symprec` angstrom; None where spglib finds none."""
-    import spglib
-
-    cell = (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers)
-    dataset = spglib.get_symmetry_dataset(cell, symprec=symprec)
-    return None if dataset is None else int(dataset.number)
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,8 @@ CLAIMER = """
     from heliodor.core.database import Database
     from heliodor.core.ledger import Ledger
     from heliodor.core.records import Outcome, Stage, Status
-    ledger = Ledger(Database(sys.argv[1]), parse_campaign({"name": "t", "generator": {"kind": "random"}}))
+    campaign = parse_campaign({"name": "t", "generator": {"kind": "random"}})
+    ledger = Ledger(Database(sys.argv[1]), campaign)
     mine = 0
     while work := ledger.claim(Stage.SCREEN, range(300), 7):
         if sys.argv[2] == "hang":

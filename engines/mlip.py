@@ -1,0 +1,102 @@
+"""Relaxers with machine-learned interatomic potentials, one process per core or GPU."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+
+from ..core.campaign import MlipChoice
+from ..core.crystal import Crystal
+from ..core.errors import InputError
+from ..core.records import Failure, Relaxed
+from .guards import check_input
+from .pool import WorkerPool
+from .potentials import KNOWN
+
+
+class MlipRelaxer:
+    """Relaxes atoms and cell of crystals to the nearest minimum of a potential.
+
+    On CPUs each worker process has one thread and one crystal, so that a crystal's result does not
+    depend on the others; on a GPU one process relaxes a batch. Every crystal gives a `Relaxed`
+    (converged or out of steps) or a `Failure` with its reason; a worker that dies fails only its own.
+
+    Args:
+        name: "chgnet" or "sevennet".
+        settings: thresholds and limits.
+        workers: worker processes when on CPUs.
+
+    Raises:
+        MissingError: the potential's package is not installed.
+        InputError: an unknown name, or fewer than one worker.
+    """
+
+    def __init__(self, name: str, settings: MlipChoice, workers: int = 1) -> None:
+        if name not in KNOWN:
+            raise InputError(f"no potential {name!r}", hint=f"there are {', '.join(KNOWN)}")
+        if workers < 1:
+            raise InputError(f"workers: got {workers}, must be at least 1")
+        self.name = name
+        self.model = KNOWN[name].model
+        self.provenance = KNOWN[name].provenance()
+        self._settings = settings
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._pools: list[WorkerPool] = []  # at most one; a list, so that the finalizer can share it
+        weakref.finalize(self, _close, self._pools)
+
+    def supports(self, atomic_number: int) -> bool:
+        """Whether the potential was trained on the element."""
+        return atomic_number in KNOWN[self.name].elements
+
+    def relax(self, batch: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
+        """Yields each as it finishes, in any order; work begins with the first `next`.
+
+        Safe to call from several threads: they share the workers in turn. Closing the iterator early
+        drops what is not begun.
+
+        Raises:
+            HeliodorError: the worker processes cannot start.
+        """
+        accepted = []
+        for crystal in batch:
+            refused = check_input(crystal, KNOWN[self.name].elements, self._settings.max_atoms)
+            if refused is None:
+                accepted.append(crystal)
+            else:
+                yield refused
+        if accepted:
+            yield from self._pool().run(accepted)
+
+    def close(self) -> None:
+        """End the worker processes. The next `relax` starts new ones."""
+        with self._lock:
+            _close(self._pools)
+
+    def _pool(self) -> WorkerPool:
+        with self._lock:
+            if self._pools and self._pools[0].closed:
+                _close(self._pools)
+            if not self._pools:
+                self._pools.append(WorkerPool(self.name, self._settings, self._workers))
+            return self._pools[0]
+
+
+class ChgnetRelaxer(MlipRelaxer):
+    """CHGNet 0.3.0 (Deng et al., Nat. Mach. Intell. 5, 1031 (2023))."""
+
+    def __init__(self, settings: MlipChoice, workers: int = 1) -> None:
+        super().__init__("chgnet", settings, workers)
+
+
+class SevennetRelaxer(MlipRelaxer):
+    """SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024))."""
+
+    def __init__(self, settings: MlipChoice, workers: int = 1) -> None:
+        super().__init__("sevennet", settings, workers)
+
+
+def _close(pools: list[WorkerPool]) -> None:
+    while pools:
+        pools.pop().close()

@@ -1,0 +1,111 @@
+"""A real Prefect server for the flow tests, and the command line as a subprocess."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server of our own on loopback; gives its API URL."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment.pop("PREFECT_API_URL", None)
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2)
+                break
+            except (urllib.error.URLError, OSError):
+                assert server.poll() is None, (home / "log").read_text()
+                time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture
+def environment(prefect_url: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a command: our Prefect server, two workers, no keys."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HELIODOR_", "PREFECT_", "MP_API"))}
+    return {
+        **kept,
+        "PREFECT_API_URL": prefect_url,
+        "PREFECT_HOME": str(tmp_path / "prefect-home"),
+        "HELIODOR_WORKERS": "2",
+        "HELIODOR_CACHE": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+Heliodor = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def heliodor(environment: dict[str, str], tmp_path: Path) -> Heliodor:
+    """Runs the command line; keyword arguments are added to the environment."""
+
+    def call(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "heliodor.cli", *map(str, arguments)]
+        return subprocess.run(
+            command,
+            env={**environment, **extra},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def write_campaign(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a small real campaign: few atoms, a soft threshold, seconds of work."""
+
+    def write(name: str, **changes: object) -> Path:
+        content = {
+            "name": name,
+            "seed": 3,
+            "space": {"elements": ["Na", "Cl", "Mg"], "max_atoms": 6, "subsystems": True},
+            "generator": {"kind": "substitution"},
+            "relaxer": {"kind": "chgnet", "fmax": 0.1, "max_steps": 60},
+            "select": {"max_energy_above_hull": 0.1, "top": 2},
+            "budget": {"candidates": 24, "round_size": 12},
+            **changes,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write

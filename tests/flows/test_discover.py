@@ -1,0 +1,91 @@
+"""Whole small campaigns through the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import ase.io
+import pandas as pd
+from monty.json import MontyDecoder
+
+from heliodor.core.campaign import Budget
+from heliodor.flows.discover import rounds
+
+
+def test_rounds_cover_the_budget_once():
+    slots = [s for r in rounds(Budget(candidates=25, round_size=10)) for s in r]
+    assert slots == list(range(25))
+
+
+def test_a_campaign_from_proposal_to_dft_inputs(heliodor, tmp_path, write_campaign):
+    file = write_campaign("small", budget={"candidates": 10, "round_size": 10})
+    out = tmp_path / "out"
+    result = heliodor("run", file, "--out", out, "--json")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["n"] == 10
+    assert summary["ended"] == "budget of candidates spent"
+    table = pd.read_parquet(out / "crystals.parquet")
+    assert len(table) == 10
+    assert table["chemsys"].map(lambda s: set(s.split("-")) <= {"Na", "Cl", "Mg"}).all()
+    relaxed = table[table["converged"].fillna(False)]
+    assert len(relaxed) > 0
+    assert (relaxed["max_force"] <= 0.1).all()
+    assert relaxed["level"].dropna().eq("chgnet-0.3.0").all()
+    # What was selected has its inputs, and the ledger says where.
+    selected = table[table["stage"] == "dft"]
+    sun = table[table["sun"].fillna(False)]
+    assert len(selected) == min(2, len(sun))
+    assert len(list((out / "dft").glob("*/manifest.json"))) == len(selected)
+
+    # The second run finds nothing to do, and a bigger budget goes on from there.
+    again = heliodor("run", file, "--out", out, "--json")
+    assert json.loads(again.stdout)["rates"] == summary["rates"]
+    write_campaign("small", budget={"candidates": 14, "round_size": 10})
+    more = heliodor("run", file, "--out", out, "--json")
+    assert json.loads(more.stdout)["n"] == 14, more.stderr
+
+    for arguments, count in (((), len(sun)), (("--all",), 14)):
+        target = tmp_path / f"x{count}.extxyz"
+        exported = heliodor("export", out, "--out", target, *arguments)
+        assert exported.returncode == 0, exported.stderr
+        assert len(ase.io.read(target, ":")) >= count
+    heliodor("export", out, "--all", "--out", tmp_path / "e.json")
+    entries = json.loads((tmp_path / "e.json").read_text(), cls=MontyDecoder)
+    assert {type(e).__name__ for e in entries} == {"ComputedStructureEntry"}
+    status = heliodor("status", out, "--json")
+    assert json.loads(status.stdout)["stages"]["generate"]["passed"] == 14
+
+
+def test_a_generator_that_comes_to_its_end_says_so(heliodor, tmp_path, write_campaign):
+    assert heliodor("generate", "--chemsys", "Na-Cl", "-n", 3, "--out", "three.extxyz").returncode == 0
+    file = write_campaign(
+        "files",
+        generator={"kind": "files", "paths": [str(tmp_path / "three.extxyz")]},
+        relaxer={"kind": "none"},
+        space={"elements": ["Na", "Cl"]},
+    )
+    result = heliodor("run", file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["n"] == 3
+    assert "nothing more to propose" in json.loads(result.stdout)["ended"]
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(environment, tmp_path, write_campaign):
+    file = write_campaign("stopped", space={"elements": ["Na", "Cl", "Mg"], "max_atoms": 20})
+    command = [sys.executable, "-m", "heliodor.cli", "run", str(file)]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    ledger = tmp_path / "runs" / "stopped" / "ledger.sqlite"
+    deadline = time.monotonic() + 120
+    while not ledger.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"heliodor run {file}" in errors
+    assert "Traceback" not in errors

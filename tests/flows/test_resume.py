@@ -1,0 +1,195 @@
+"""Kill -9 at random moments, other worker counts, other databases: always the same ledger."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heliodor.core.campaign import load_campaign
+from heliodor.core.database import Database
+from heliodor.core.ledger import Ledger
+from heliodor.core.records import Stage
+from heliodor.flows.build import stages_of
+
+KILLS = 10
+WORKERS = 2
+
+# A plugin as a third party would write one: CHGNet, noting each crystal that it begins.
+PLUGIN = """
+    import os
+    from heliodor.core.campaign import ChgnetChoice
+    from heliodor.engines.mlip import ChgnetRelaxer
+
+    class Noting(ChgnetRelaxer):
+        def __init__(self, log, workers):
+            super().__init__(ChgnetChoice(kind="chgnet", fmax=0.1, max_steps=60), workers)
+            self.log = log
+
+        def relax(self, batch):
+            for result in super().relax(batch):
+                with open(self.log, "a") as file:
+                    file.write(result.key + chr(10))
+                yield result
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    folder = tmp_path / "plugin"
+    info = folder / "noting-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "noting.py").write_text(textwrap.dedent(PLUGIN))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: noting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[heliodor.plugins]\nnoting = noting:Noting\n")
+    return folder
+
+
+def snapshot(campaign_file: Path, url: str) -> dict:
+    """All that a ledger says, without times and machines."""
+    campaign = load_campaign(campaign_file)
+    ledger = Ledger(Database(url, create=False), campaign, stages_of(campaign))
+    content: dict = {}
+    for stage in ledger.stages:
+        for o in ledger.outcomes(stage):
+            data = {k: v for k, v in o.data.items() if k not in ("seconds", "path", "flow_uuid")}
+            content[o.slot, stage] = (o.status, o.reason, data, o.crystal)
+    candidates = ledger.candidates(range(1000))
+    return {"keys": {slot: c.key for slot, c in candidates.items()}, "outcomes": content}
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one["keys"] == other["keys"]
+    assert one["outcomes"].keys() == other["outcomes"].keys()
+    for where, (status, reason, data, crystal) in one["outcomes"].items():
+        status2, reason2, data2, crystal2 = other["outcomes"][where]
+        assert (status, reason) == (status2, reason2), where
+        assert_close(data, data2, where)
+        assert (crystal is None) == (crystal2 is None), where
+        if crystal is not None:
+            assert np.allclose(crystal.lattice, crystal2.lattice, atol=1e-6), where
+
+
+def assert_close(a, b, where) -> None:
+    """Equal, numbers to 1e-6."""
+    if isinstance(a, float) and isinstance(b, float):
+        assert a == pytest.approx(b, abs=1e-6), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_close(a[key], b[key], (*where, key))
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for x, y in zip(a, b, strict=True):
+            assert_close(x, y, where)
+    else:
+        assert a == b, where
+
+
+def sqlite_of(folder: Path) -> str:
+    return f"sqlite:///{folder / 'ledger.sqlite'}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_minus_nine_at_ten_random_moments(heliodor, environment, plugin, tmp_path, write_campaign):
+    def campaign(name: str) -> tuple[Path, Path]:
+        log = tmp_path / f"{name}.log"
+        options = {"log": str(log), "workers": WORKERS}
+        relaxer = {"kind": "plugin", "name": "noting", "options": options}
+        return write_campaign(name, relaxer=relaxer), log
+
+    environment = {**environment, "PYTHONPATH": str(plugin)}
+    calm_file, calm_log = campaign("calm")
+    calm = heliodor("run", calm_file, "--out", tmp_path / "calm", PYTHONPATH=str(plugin))
+    assert calm.returncode == 0, calm.stderr
+    started = time.monotonic()
+
+    killed_file, killed_log = campaign("killed")
+    command = [sys.executable, "-m", "heliodor.cli", "run", killed_file, "--out", tmp_path / "killed"]
+    moments = random.Random(0)
+    kills = 0
+    while kills < KILLS:
+        process = subprocess.Popen(
+            [str(part) for part in command], env=environment, cwd=tmp_path,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            process.wait(moments.uniform(4, 11))
+            break  # it came to its end before all ten kills
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    last = heliodor("run", killed_file, "--out", tmp_path / "killed", PYTHONPATH=str(plugin))
+    assert last.returncode == 0, last.stderr
+    assert kills >= 3, (
+        f"only {kills} kills in {time.monotonic() - started:.0f} s: the campaign is too short"
+    )
+
+    one = snapshot(calm_file, sqlite_of(tmp_path / "calm"))
+    assert len(one["keys"]) == 24
+    assert_same(one, snapshot(killed_file, sqlite_of(tmp_path / "killed")))
+    # Each kill can cost the crystals that were with the workers, or on their way to the ledger.
+    computed, needed = (Counter(log.read_text().split()) for log in (killed_log, calm_log))
+    assert set(computed) == set(needed)
+    assert computed.total() <= needed.total() + kills * (WORKERS + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_and_databases_do_not_matter(heliodor, tmp_path, request, write_campaign):
+    file = write_campaign("c")
+    urls = {}
+    for workers in ("1", "4"):
+        for database in ("sqlite", "postgresql"):
+            folder = tmp_path / f"{database}-{workers}"
+            url = sqlite_of(folder)
+            if database == "postgresql":
+                server = request.getfixturevalue("postgres_server")
+                url = new_database(server, f"run{workers}")
+            result = heliodor(
+                "run", file, "--out", folder, HELIODOR_WORKERS=workers, HELIODOR_LEDGER_URL=url
+            )
+            assert result.returncode == 0, result.stderr
+            urls[database, workers] = url
+    first, *others = (snapshot(file, url) for url in urls.values())
+    assert {stage for _, stage in first["outcomes"]} == set(Stage)
+    for other in others:
+        assert_same(first, other)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_runs_of_one_campaign_share_the_work(heliodor, environment, tmp_path, write_campaign):
+    file = write_campaign("c")
+    alone = heliodor("run", file, "--out", tmp_path / "alone")
+    assert alone.returncode == 0, alone.stderr
+    command = [sys.executable, "-m", "heliodor.cli", "run", str(file), "--out", str(tmp_path / "shared")]
+    both = [
+        subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert_same(
+        snapshot(file, sqlite_of(tmp_path / "alone")), snapshot(file, sqlite_of(tmp_path / "shared"))
+    )
+
+
+def new_database(server: str, name: str) -> str:
+    import psycopg
+
+    with psycopg.connect(f"{server.replace('+psycopg', '')}/postgres", autocommit=True) as connection:
+        connection.execute(f'create database "{name}"')
+    return f"{server}/{name}"

@@ -1,0 +1,114 @@
+"""`heliodor screen` as a user runs it: a folder with everything that can be wrong, a row for each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pandas as pd
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
+
+from heliodor.core.convert import to_atoms, to_structure
+from heliodor.core.crystal import Crystal
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+def rock_salt(a: float, cation: int, anion: int) -> Crystal:
+    lattice = a / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    return Crystal(lattice, [[0, 0, 0], [0.5, 0.5, 0.5]], [cation, anion])
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, mgo: Crystal) -> Path:
+    """Good, repeated, known, broken and hopeless crystals."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+
+    def cif(name: str, structure: Structure) -> None:
+        (folder / name).write_text(str(CifWriter(structure)))
+
+    cif("a_good.cif", to_structure(mgo))
+    wider = to_structure(mgo)
+    wider.apply_strain(0.02)
+    cif("b_same.cif", wider)
+    cif("c_disordered.cif", Structure(Lattice.cubic(3.8), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]]))
+    text = str(CifWriter(to_structure(mgo)))
+    (folder / "d_truncated.cif").write_text(text[: len(text) // 2])
+    (folder / "e_pointer.cif").write_text(LFS)
+    (folder / "f_empty.cif").write_text("")
+    nan = to_atoms(mgo)
+    nan.positions[0] = np.nan
+    ase.io.write(folder / "g_nan.extxyz", nan)
+    close = Crystal(mgo.lattice, [[0, 0, 0], [0.05, 0.05, 0.05]], [12, 8])
+    ase.io.write(folder / "h_overlap.extxyz", to_atoms(close))
+    big = to_structure(rock_salt(5.64, 11, 17))
+    big.make_supercell([6, 6, 7])
+    cif("i_504_atoms.cif", big)
+    ase.io.write(folder / "j_curium.extxyz", to_atoms(rock_salt(5.0, 96, 8)))
+    (folder / "k.extxyz").write_bytes(bytes(range(256)))
+    return folder
+
+
+def test_every_input_has_its_row(heliodor, mixed, tmp_path):
+    result = heliodor("screen", mixed, "--relaxer", "chgnet", "--out", tmp_path / "out", "--json")
+    assert result.returncode == 0, result.stderr
+    table = pd.read_parquet(tmp_path / "out" / "crystals.parquet")
+    rows = {Path(str(row.source).split("#")[0]).name[0]: row for row in table.itertuples()}
+    assert sorted(rows) == list("abcdefghijk")
+
+    assert rows["a"].valid
+    assert rows["a"].unique
+    assert not rows["a"].novel
+    assert rows["a"].known_as.startswith("mp-")
+    assert rows["a"].converged
+    assert rows["a"].formation_energy_per_atom == pytest.approx(-3.03, abs=0.1)  # mp-1265
+    assert rows["a"].energy_above_hull == pytest.approx(0, abs=0.05)
+    assert rows["b"].reason == "duplicate"
+    assert rows["b"].duplicate_of == rows["a"].key
+    assert rows["b"].energy_above_hull == pytest.approx(rows["a"].energy_above_hull, abs=1e-3)
+    expected = {
+        "c": "partial_occupancy",
+        "d": "unreadable",
+        "e": "unreadable",
+        "f": "unreadable",
+        "g": "not_finite",
+        "h": "atoms_too_close",
+        "j": "element_unknown_to_potential",
+        "k": "unreadable",
+    }
+    assert {name: rows[name].reason for name in expected} == expected
+    assert "LFS" in rows["e"].detail
+    assert rows["i"].reason == "too_many_atoms"
+    assert not table["sun"].any()
+
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert json.loads(result.stdout)["n"] == summary["n"] == 11
+    assert summary["valid"] == int(table["valid"].sum())
+    assert summary["unique"] == int((table["valid"] & table["unique"].fillna(False)).sum())
+    assert summary["sun_0.1"] == 0
+    assert summary["rates"]["valid"]["low"] < summary["valid"] / 11 < summary["rates"]["valid"]["high"]
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_without_a_potential(heliodor, mixed, tmp_path):
+    result = heliodor("screen", mixed, "--relaxer", "none", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    table = pd.read_parquet(tmp_path / "out" / "crystals.parquet")
+    assert len(table) == 11
+    assert table["energy_above_hull"].isna().all()
+    assert table["sun"].fillna(False).sum() == 0
+    again = heliodor("screen", mixed, "--relaxer", "none", "--out", tmp_path / "out")
+    assert again.returncode == 0, again.stderr
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "crystals.parquet"), table)
+
+
+def test_nothing_to_read(heliodor, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = heliodor("screen", tmp_path / "empty", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr

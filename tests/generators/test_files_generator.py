@@ -1,0 +1,310 @@
+"""Crystals from files: every format, archives and folders, and whatever can be wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.build import bulk
+from ase.io import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+from pymatgen.io.cif import CifWriter
+from pymatgen.io.vasp import Poscar
+
+from heliodor.core.convert import from_structure
+from heliodor.core.errors import InputError
+from heliodor.core.protocols import Generator
+from heliodor.core.records import Candidate, Conditions, Failure, Reason
+from heliodor.generators.files import FilesGenerator
+
+ANY = Conditions()
+
+
+def salt(a="Na", b="Cl", length=5.64):
+    return Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(length), [a, b], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+
+
+def cif(structure):
+    return str(CifWriter(structure))
+
+
+def read(*paths, n=1000, start=0):
+    return list(FilesGenerator([str(p) for p in paths]).generate(n, seed=0, conditions=ANY, start=start))
+
+
+def formulas(items):
+    return [i.crystal.formula if isinstance(i, Candidate) else i.reason for i in items]
+
+
+def sources(items):
+    return [i.origin.source for i in items]
+
+
+def test_is_a_generator():
+    assert isinstance(FilesGenerator(["x"]), Generator)
+
+
+def test_cif_with_several_blocks_of_one_name(tmp_path):
+    path = tmp_path / "many.cif"
+    blocks = [cif(salt()), cif(salt("K", "Br", 6.6)), cif(salt("Mg", "O", 4.21))]
+    path.write_text(
+        "data_global\n_journal_year 2020\n" + "\n".join(b.replace("data_NaCl", "data_x") for b in blocks)
+    )
+    items = read(path)
+    assert formulas(items) == ["NaCl", "KBr", "MgO"]
+    assert sources(items) == [f"{path}#{i}" for i in range(3)]
+    assert items[0].crystal.volume == pytest.approx(5.64**3, rel=1e-6)
+    assert len(items[0].crystal) == 8
+
+
+def test_poscar_names(tmp_path):
+    for name in ("POSCAR", "CONTCAR_7", "a.vasp", "b.poscar"):
+        (tmp_path / name).write_text(Poscar(salt()).get_str())
+    assert formulas(read(tmp_path)) == ["NaCl"] * 4
+    assert sources(read(tmp_path / "POSCAR")) == [str(tmp_path / "POSCAR")]
+
+
+def test_poscar_without_symbols_is_not_made_up(tmp_path):
+    lines = Poscar(salt()).get_str().splitlines()
+    del lines[5]
+    lines = [line.rsplit(None, 1)[0] if line.endswith(("Na", "Cl")) else line for line in lines]
+    (tmp_path / "POSCAR").write_text("\n".join(lines))
+    (tmp_path / "good.cif").write_text(cif(salt()))
+    assert formulas(read(tmp_path)) == [Reason.UNREADABLE, "NaCl"]
+
+
+def test_extxyz_frames(tmp_path):
+    path = tmp_path / "frames.extxyz"
+    write(path, [bulk("Cu"), bulk("NaCl", "rocksalt", 5.64), bulk("Si")], format="extxyz")
+    text = path.read_text()
+    items = read(path)
+    assert formulas(items) == ["Cu", "NaCl", "Si"]
+    np.testing.assert_allclose(items[1].crystal.lattice, bulk("NaCl", "rocksalt", 5.64).cell.array)
+    path.write_text("2\nmolecule without a cell\nH 0 0 0\nH 0 0 0.74\n" + text + "3\ncut off\nH 0 0 0\n")
+    items = read(path)
+    assert formulas(items) == [Reason.UNREADABLE, "Cu", "NaCl", "Si", Reason.UNREADABLE]
+    assert "periodic" in items[0].detail
+    assert "cut off" in items[-1].detail
+
+
+def test_hostile_xyz_counts(tmp_path):
+    (tmp_path / "a.xyz").write_text("999999999999\nx\n")
+    (tmp_path / "b.cif").write_text(cif(salt()))
+    assert formulas(read(tmp_path)) == [Reason.UNREADABLE, "NaCl"]
+
+
+def test_json_forms(tmp_path):
+    entry = ComputedStructureEntry(salt("K", "Br", 6.6), -12.0).as_dict()
+    (tmp_path / "one.json").write_text(json.dumps(salt().as_dict()))
+    (tmp_path / "list.json").write_text(json.dumps([salt().as_dict(), entry]))
+    (tmp_path / "entry.json.gz").write_bytes(gzip.compress(json.dumps(entry).encode()))
+    (tmp_path / "molecule.json").write_text(
+        json.dumps(Molecule(["H", "H"], [[0, 0, 0], [0, 0, 0.74]]).as_dict())
+    )
+    assert formulas(read(tmp_path / "one.json")) == ["NaCl"]
+    assert formulas(read(tmp_path / "list.json")) == ["NaCl", "KBr"]
+    assert formulas(read(tmp_path / "entry.json.gz")) == ["KBr"]
+    with pytest.raises(InputError, match="no crystal"):
+        read(tmp_path / "molecule.json")
+
+
+def test_table(tmp_path):
+    crystal = from_structure(salt())
+    row = {
+        "material_id": "mp-22862",
+        "atomic_numbers": crystal.atomic_numbers.tolist(),
+        "frac_coords": crystal.frac_coords.ravel().tolist(),
+        "lattice": crystal.lattice.ravel().tolist(),
+    }
+    bad = {**row, "material_id": "bad", "frac_coords": [0.0, 0.0]}
+    nan = {**row, "material_id": "nan", "frac_coords": [float("nan")] * 24}
+    path = tmp_path / "t.parquet"
+    pd.DataFrame([row, bad, nan]).to_parquet(path)
+    items = read(path)
+    assert formulas(items) == ["NaCl", Reason.UNREADABLE, "NaCl"]
+    assert sources(items) == [f"{path}#mp-22862", f"{path}#bad", f"{path}#nan"]
+    assert items[0].crystal == crystal
+    assert np.isnan(items[2].crystal.frac_coords).all()  # for the validity check to reject
+    pd.DataFrame([{"formula": "NaCl"}]).to_parquet(path)
+    with pytest.raises(InputError, match="no column lattice"):
+        read(path)
+
+
+def make_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_zip_of_cifs(tmp_path):
+    members = {f"gen_{i}.cif": cif(salt(length=5 + i / 10)) for i in range(3)}
+    members |= {
+        "notes.txt": "x",
+        "__MACOSX/._gen_0.cif": b"\0",
+        "../../evil.cif": cif(salt("K", "Cl", 6.3)),
+    }
+    path = make_zip(tmp_path / "generated_crystals_cif.zip", members)
+    items = read(path)
+    assert formulas(items) == ["KCl", "NaCl", "NaCl", "NaCl"]
+    assert sources(items)[1] == f"{path}/gen_0.cif"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # nothing was unpacked
+    assert not (tmp_path.parent.parent / "evil.cif").exists()
+
+
+def test_zip_bomb_is_refused(tmp_path):
+    members = {
+        "bomb.cif": b" " * 20_000_000,
+        "good.cif": cif(salt()),
+        "z.json.gz": gzip.compress(b" " * 20_000_000),
+    }
+    items = read(make_zip(tmp_path / "x.zip", members))
+    assert formulas(items) == [Reason.UNREADABLE, "NaCl", Reason.UNREADABLE]
+    assert "times its size" in items[0].detail
+    assert "times its size" in items[2].detail
+
+
+def test_folder_is_sorted_and_passes_over_others(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.cif").write_text(cif(salt("K", "Br", 6.6)))
+    (tmp_path / "b" / "1.cif").write_text(cif(salt("Mg", "O", 4.21)))
+    (tmp_path / "z.cif").write_text(cif(salt()))
+    (tmp_path / "readme.md").write_text("words")
+    (tmp_path / ".hidden.cif").write_text("junk")
+    make_zip(tmp_path / "b" / "a.zip", {"POSCAR": Poscar(salt("Li", "F", 4.03)).get_str()})
+    items = read(tmp_path)
+    assert formulas(items) == ["NaCl", "MgO", "KBr", "LiF"]
+    assert read(tmp_path) == items
+
+
+DAMAGED = {
+    "empty.cif": (b"", Reason.UNREADABLE, "empty"),
+    "lfs.cif": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+        Reason.UNREADABLE,
+        "Git LFS",
+    ),
+    "garbage.cif": (bytes(range(256)) * 20, Reason.UNREADABLE, "binary"),
+    "words.cif": (b"no crystal here", Reason.UNREADABLE, "data block"),
+    "truncated.cif": (cif(salt()).encode()[:330], Reason.UNREADABLE, ""),
+    "empty.parquet": (b"PAR1", Reason.UNREADABLE, ""),
+    "broken.zip": (b"PK\x03\x04 broken", Reason.UNREADABLE, "archive"),
+    "cut.json": (b'{"sites": [', Reason.UNREADABLE, ""),
+    "bad.json.gz": (b"\x1f\x8b\x08 no", Reason.UNREADABLE, ""),
+    "words.vasp": (b"nothing\n1.0\n", Reason.UNREADABLE, ""),
+    "disordered.cif": (
+        cif(Structure(Lattice.cubic(4), [{"Mg": 0.5, "Ca": 0.5}, "O"], [[0, 0, 0], [0.5] * 3])).encode(),
+        Reason.DISORDERED,
+        "partial",
+    ),
+    "vacancy.cif": (
+        cif(Structure(Lattice.cubic(4), [{"Mg": 0.5}, "O"], [[0, 0, 0], [0.5] * 3])).encode(),
+        Reason.DISORDERED,
+        "partial",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_one_failure_and_the_rest_goes_on(tmp_path, name, recwarn):
+    content, reason, said = DAMAGED[name]
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "zzz.cif").write_text(cif(salt()))
+    bad, good = read(tmp_path)
+    assert isinstance(bad, Failure)
+    assert bad.reason is reason
+    assert said in bad.detail
+    assert 0 < len(bad.detail) < 300
+    assert bad.origin.source == str(tmp_path / name)
+    assert isinstance(good, Candidate)
+    assert good.origin.index == 1
+    assert not recwarn.list
+    with pytest.raises(InputError, match="no crystal"):
+        read(tmp_path / name)
+
+
+def test_unusual_numbers_are_left_to_the_validity_check(tmp_path):
+    text = Poscar(salt()).get_str().replace("0.5000000000000000", "nan", 1).replace("0.5 ", "nan ", 1)
+    (tmp_path / "POSCAR").write_text(text)
+    (item,) = read(tmp_path)
+    assert isinstance(item, Candidate)
+    assert np.isnan(item.crystal.frac_coords).any()
+
+
+@pytest.mark.parametrize("start", [1, 6])
+def test_resuming_anywhere(tmp_path, start, monkeypatch):
+    write(tmp_path / "a.extxyz", [bulk("Cu", a=3.5 + i / 10) for i in range(4)], format="extxyz")
+    (tmp_path / "b.cif").write_text(cif(salt()) + "\n" + cif(salt("K", "Br", 6.6)))
+    (tmp_path / "c.cif").write_bytes(b"")
+    (tmp_path / "d.json").write_text(json.dumps([salt().as_dict()]))
+    everything = read(tmp_path)
+    assert len(everything) == 8
+    assert [i.origin.index for i in everything] == list(range(8))
+    assert read(tmp_path, start=start) == everything[start:]
+    assert read(tmp_path, start=start, n=2) == everything[start : start + 2]
+
+
+def test_skipped_entries_are_not_parsed(tmp_path, monkeypatch):
+    from heliodor.generators import readers
+
+    for i in range(6):
+        (tmp_path / f"{i}.cif").write_text(cif(salt(length=5 + i / 10)))
+    parsed = []
+    original = readers._parse_cif
+    monkeypatch.setattr(readers, "_parse_cif", lambda block: parsed.append(1) or original(block))
+    generator = FilesGenerator([str(tmp_path)])
+    assert len(list(generator.generate(2, seed=0, conditions=ANY, start=4))) == 2
+    assert len(parsed) == 3  # one more at the call, to see that there is a crystal at all
+
+
+def test_misuse_is_said_at_the_call(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for paths, said in [
+        ([], "no files"),
+        ([str(tmp_path / "nothing")], "no file or folder"),
+        ([str(tmp_path / "notes.txt")], "unknown type"),
+        ([str(tmp_path)], "no crystal"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            FilesGenerator(paths).generate(1, seed=0, conditions=ANY)
+
+
+GOOD = cif(salt()).encode()
+
+
+@settings(max_examples=15, deadline=None)
+@given(cut=st.integers(0, len(GOOD)), at=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255))
+def test_no_damage_raises(tmp_path_factory, cut, at, byte):
+    folder = tmp_path_factory.mktemp("d")
+    damaged = bytearray(GOOD)
+    damaged[at] = byte
+    (folder / "a.cif").write_bytes(bytes(damaged[:cut]))
+    (folder / "b.cif").write_bytes(GOOD)
+    items = read(folder)
+    assert isinstance(items[-1], Candidate)
+    assert all(isinstance(i, Candidate | Failure) for i in items)
+
+
+def test_archive_in_memory_matches_folder(tmp_path):
+    structures = [salt(length=5 + i / 10) for i in range(3)]
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for i, s in enumerate(structures):
+        (folder / f"{i}.cif").write_text(cif(s))
+    path = make_zip(tmp_path / "f.zip", {f"{i}.cif": cif(s) for i, s in enumerate(structures)})
+    assert [i.key for i in read(folder)] == [i.key for i in read(path)]
+    buffer = io.StringIO()
+    write(buffer, [bulk("Si"), bulk("Ge")], format="extxyz")
+    path = make_zip(tmp_path / "x.zip", {"generated_crystals.extxyz": buffer.getvalue()})
+    assert formulas(read(path)) == ["Si", "Ge"]
+    assert sources(read(path)) == [f"{path}/generated_crystals.extxyz#{i}" for i in range(2)]

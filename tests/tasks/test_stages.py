@@ -1,0 +1,224 @@
+"""The stages' logic on a real ledger, without a Prefect server: task functions by `.fn`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from heliodor.core.campaign import parse_campaign
+from heliodor.core.crystal import Crystal
+from heliodor.core.database import Database
+from heliodor.core.ledger import Ledger
+from heliodor.core.protocols import ReferenceInfo
+from heliodor.core.records import (
+    Candidate,
+    Conditions,
+    Failure,
+    Origin,
+    Outcome,
+    Reason,
+    Relaxed,
+    Stage,
+    Status,
+    Verdict,
+)
+from heliodor.tasks.context import Context, InOrder
+from heliodor.tasks.dft import select
+from heliodor.tasks.generate import generate
+from heliodor.tasks.relax import relax
+from heliodor.tasks.report_data import funnel
+from heliodor.tasks.screen import conclude, screen, screened_crystals
+from heliodor.tasks.table import count, records, row
+from heliodor.validators.uniqueness import Uniqueness
+from heliodor.validators.validity import Validity
+
+P = ("p", {})
+
+
+def rock_salt(a: float, cation: int = 12, anion: int = 8) -> Crystal:
+    lattice = a / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    return Crystal(lattice, [[0, 0, 0], [0.5, 0.5, 0.5]], [cation, anion])
+
+
+MGO, MGO_WIDER, CAO, NACL = (
+    rock_salt(4.21),
+    rock_salt(4.3),
+    rock_salt(4.81, 20),
+    rock_salt(5.64, 11, 17),
+)
+
+
+class Listed:
+    """A generator that proposes a list; an exception in it is raised, as a faulty plugin would."""
+
+    name = "listed"
+
+    def __init__(self, items):
+        self.items = items
+
+    def generate(self, n, *, seed, conditions, start=0):
+        for i, item in enumerate(self.items[start : start + n], start):
+            if isinstance(item, Exception):
+                raise item
+            yield Candidate(item, Origin(self.name, "1", seed, i))
+
+
+class KnowsNothing:
+    info = ReferenceInfo("none", "0", 0, "")
+
+    def match(self, batch):
+        return [Verdict(c.digest, "novelty", True) for c in batch]
+
+
+@pytest.fixture
+def make(tmp_path):
+    def context(items, relaxer=None, keep=False) -> Context:
+        campaign = parse_campaign(
+            {"name": "t", "generator": {"kind": "random"}, "screen": {"keep_rejected": keep}}
+        )
+        ledger = Ledger(Database(f"sqlite:///{tmp_path / 'l.sqlite'}"), campaign)
+        return Context(
+            campaign=campaign,
+            ledger=ledger,
+            folder=tmp_path,
+            generator=Listed(items),
+            validity=Validity(Conditions()),
+            unique=InOrder(Uniqueness, ledger, Stage.SCREEN, screened_crystals),
+            unique_relaxed=InOrder(Uniqueness, ledger, Stage.ASSESS, screened_crystals),
+            reference=KnowsNothing(),
+            relaxer=relaxer,
+            judge=None,
+            dft=None,
+            workers=1,
+        )
+
+    return context
+
+
+def screen_all(context: Context, slots: range, limit: int = 2) -> None:
+    while work := context.ledger.claim(Stage.SCREEN, slots, limit, ordered=True):
+        screen.fn(context, work, slots)
+
+
+def test_a_faulty_generator_costs_the_slot_only(make):
+    context = make([MGO, ValueError("bug"), CAO])
+    slots = range(10)
+    generate.fn(context, context.ledger.claim_generate(slots, 10))
+    outcomes = context.ledger.outcomes(Stage.GENERATE)
+    assert [o.reason for o in outcomes] == [None, Reason.GENERATION, None, Reason.EXHAUSTED]
+    assert "bug" in outcomes[1].data["detail"]
+    assert context.ledger.claim_generate(slots, 10) == []
+    found = list(records(context.ledger))
+    assert [r.slot for r in found] == [0, 1, 2], "the generator's end is no proposal"
+
+
+def test_the_earliest_of_duplicates_is_kept_across_restarts(make):
+    items = [MGO, CAO, MGO_WIDER, MGO, NACL]
+    first = make(items)
+    slots = range(5)
+    generate.fn(first, first.ledger.claim_generate(slots, 5))
+    screen.fn(first, first.ledger.claim(Stage.SCREEN, slots, 2, ordered=True), slots)
+    second = make(items)  # a new process knows only the ledger
+    screen_all(second, slots)
+    outcomes = second.ledger.outcomes(Stage.SCREEN)
+    assert [o.reason for o in outcomes] == [None, None, Reason.DUPLICATE, Reason.DUPLICATE, None]
+    assert {o.data["uniqueness"].get("match") for o in outcomes[2:4]} == {MGO.digest}
+
+
+def test_a_batch_that_fails_half_way_leaves_no_trace(make, monkeypatch):
+    context = make([MGO, CAO])
+    slots = range(2)
+    generate.fn(context, context.ledger.claim_generate(slots, 2))
+    work = context.ledger.claim(Stage.SCREEN, slots, 2, ordered=True)
+    record = context.ledger.record
+    monkeypatch.setattr(context.ledger, "record", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        screen.fn(context, work, slots)
+    monkeypatch.setattr(context.ledger, "record", record)
+    screen.fn(context, work, slots)  # what Prefect's retry does
+    assert [o.status for o in context.ledger.outcomes(Stage.SCREEN)] == [Status.PASSED] * 2
+
+
+def test_keeping_rejected_lets_duplicates_pass_but_not_the_invalid(make):
+    bad = Crystal(MGO.lattice, [[0, 0, 0], [0.01, 0, 0]], [12, 8])
+    context = make([MGO, MGO, bad], keep=True)
+    slots = range(3)
+    generate.fn(context, context.ledger.claim_generate(slots, 3))
+    screen_all(context, slots)
+    outcomes = context.ledger.outcomes(Stage.SCREEN)
+    assert [o.status for o in outcomes] == [Status.PASSED, Status.PASSED, Status.REJECTED]
+    assert outcomes[1].data["uniqueness"]["passed"] is False
+
+
+def test_a_check_that_could_not_be_made_is_a_failure():
+    unknown = Verdict("k", "novelty", None, Reason.CHECK_FAILED)
+    assert conclude([Verdict("k", "validity", True), unknown], keep=False) == (
+        Status.FAILED,
+        Reason.CHECK_FAILED,
+    )
+    assert conclude([Verdict("k", "validity", True), unknown], keep=True)[0] == Status.PASSED
+
+
+class Fake:
+    """Answers at once: one converged, one out of steps, one failed."""
+
+    model = "fake-1"
+
+    def relax(self, batch):
+        for i, c in enumerate(batch):
+            if i == 2:
+                yield Failure(c.digest, Reason.EXPLODED, "boom")
+            else:
+                yield Relaxed(c.digest, c, -1.0, 0.01, 0.0, 3, i == 0, self.model)
+
+
+def test_out_of_steps_is_not_converged(make):
+    context = make([MGO, CAO, NACL, MGO], relaxer=Fake(), keep=True)
+    slots = range(4)
+    generate.fn(context, context.ledger.claim_generate(slots, 4))
+    screen_all(context, slots)
+    relax.fn(context, context.ledger.claim(Stage.RELAX, slots, 9))
+    outcomes = context.ledger.outcomes(Stage.RELAX)
+    assert [o.reason for o in outcomes] == [None, Reason.NOT_CONVERGED, Reason.EXPLODED, None]
+    assert outcomes[1].data["energy"] == -1.0, "what was reached is kept"
+    found = list(records(context.ledger))
+    assert [r.converged for r in found] == [True, False, False, True]
+    assert row(found[2])["detail"] == "boom"
+    counts = count(found)
+    assert (counts.n, counts.valid, counts.unique, counts.converged) == (4, 4, 3, 2)
+    for step in funnel(found, context.ledger.stages, 0.1)[1:3]:
+        assert step.count >= 0
+    assert counts.summary()["rates"]["converged"]["rate"] == 0.5
+
+
+def hull(decomposition: float, *, novel: bool = True) -> dict:
+    return {
+        "hull": {"energy_above_hull": max(0.0, decomposition), "decomposition_energy": decomposition},
+        "uniqueness": {"passed": True},
+        "novelty": {"passed": novel},
+    }
+
+
+def test_selection_takes_the_lowest_sun_crystals(make):
+    ledger = make([]).ledger
+    data = {0: hull(0.05), 1: hull(-0.02), 2: hull(-0.5, novel=False), 3: hull(0.3), 4: hull(0.05)}
+    ledger.record([Outcome(s, Stage.ASSESS, Status.PASSED, data=d) for s, d in data.items()], P)
+    assert select(ledger, 0.1, 10) == [1, 0, 4]
+    assert select(ledger, 0.1, 2) == [1, 0]
+    assert select(ledger, 0.0, 10) == [1]
+
+
+def test_pipeline_lanes_report_what_a_task_raised():
+    from heliodor.flows.pipeline import Lane
+
+    class Future:
+        state = SimpleNamespace(is_final=lambda: True)
+
+        def result(self):
+            raise RuntimeError("boom")
+
+    lane = Lane(claim=lambda: None, submit=lambda _: None, running=[Future()])
+    with pytest.raises(RuntimeError, match="boom"):
+        lane.advance()

@@ -1,0 +1,238 @@
+"""The one place where energies of different origin are made comparable.
+
+The common scheme is the Materials Project's GGA/GGA+U hull: PBE or PBE+U energies with the corrections
+of MP2020 (A. Wang et al., Sci. Rep. 11, 15496 (2021), doi:10.1038/s41598-021-94550-5), as formation
+energies in eV/atom against the elements in their MP reference states. A potential either learned
+energies that carry these corrections already, or raw ones to which they must be added: doing neither or
+both is wrong by up to 0.9 eV/atom for oxides with +U. So every potential is listed here, or refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from ..core.convert import to_structure
+from ..core.elements import ATOMIC_NUMBERS, SYMBOLS
+from ..core.errors import InputError
+from ..core.records import Failure, Reason
+
+if TYPE_CHECKING:
+    from pymatgen.core import Composition, Structure
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    from ..core.crystal import Crystal
+
+log = logging.getLogger("heliodor.validators")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the energies of a potential come to the scheme of the Materials Project.
+
+    Args:
+        model: as in `core.records.Relaxed.model`.
+        adds_mp2020: the potential gives raw energies, so MP2020 is added; False: they carry it.
+        corrections: for `HullPoint.corrections`.
+        mean_error: mean absolute error left, eV/atom: formation energies of 350 Materials Project
+            crystals at their DFT geometry, single points.
+    """
+
+    model: str
+    adds_mp2020: bool
+    corrections: str
+    mean_error: float
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    s.model: s
+    for s in (
+        Scheme(
+            "chgnet-0.3.0", adds_mp2020=False, corrections="MP2020 (in the potential)", mean_error=0.021
+        ),
+        Scheme("sevennet-0", adds_mp2020=True, corrections="MP2020 (added)", mean_error=0.011),
+    )
+}
+"""Potentials whose energies may stand on the Materials Project's hull."""
+
+
+@dataclass(frozen=True)
+class FormationEnergy:
+    """Formation energy on the Materials Project's scheme.
+
+    Args:
+        value: eV/atom.
+        corrections: how it was made comparable.
+        uncertain: the correction had to be guessed in a case where the guess is known to fail.
+    """
+
+    value: float
+    corrections: str
+    uncertain: bool
+
+
+@dataclass(frozen=True)
+class Correction:
+    """MP2020 correction of a cell: energy in eV, and whether it is known to be unreliable."""
+
+    energy: float
+    uncertain: bool
+
+
+def scheme_of(model: str) -> Scheme:
+    """How to treat the energies of a potential.
+
+    Raises:
+        InputError: the potential is not listed; lists those that are.
+    """
+    try:
+        return SCHEMES[model]
+    except KeyError:
+        raise InputError(
+            f"model: got {model!r}; whether its energies carry the MP2020 corrections is not known, so "
+            f"they cannot stand on the Materials Project's hull; known: {', '.join(sorted(SCHEMES))}",
+            hint="use a listed potential, or a relaxer of kind 'none' to skip the hull",
+        ) from None
+
+
+@cache
+def elemental_energies() -> Mapping[int, float]:
+    """Energy of each element in its MP reference state, eV/atom, by atomic number (PBE, 89 elements)."""
+    text = resources.files(__package__).joinpath("data/mp_elemental_energies.json").read_text("utf-8")
+    return {ATOMIC_NUMBERS[s]: float(e) for s, e in json.loads(text)["energies"].items()}
+
+
+def formation_energy(model: str, crystal: Crystal, energy: float) -> FormationEnergy | Failure:
+    """Formation energy of a crystal from a potential's energy.
+
+    Args:
+        model: the potential, one of `SCHEMES`.
+        crystal: the crystal at which the energy was computed.
+        energy: eV per cell, as the potential gives it.
+
+    Returns:
+        The formation energy, or a failure: an energy that is not finite, an element without a reference,
+        a correction that cannot be worked out.
+
+    Raises:
+        InputError: the potential is not listed.
+    """
+    scheme = scheme_of(model)
+    if not math.isfinite(energy):
+        return Failure(crystal.digest, Reason.ENERGY, f"the energy is {energy}")
+    references = elemental_energies()
+    numbers = crystal.atomic_numbers.tolist()
+    unknown = sorted({SYMBOLS[z] for z in numbers if z not in references})
+    if unknown:
+        return Failure(
+            crystal.digest,
+            Reason.NO_REFERENCE,
+            f"the Materials Project has no elemental reference for {', '.join(unknown)}",
+        )
+    correction = Correction(0.0, uncertain=False)
+    if scheme.adds_mp2020:
+        try:
+            correction = mp2020_correction(crystal)
+        except (
+            Exception
+        ) as error:  # pymatgen raises many types for odd crystals; one must not stop a batch
+            log.debug("MP2020 correction of %s failed", crystal, exc_info=True)
+            detail = f"MP2020: {type(error).__name__}: {str(error)[:200]}"
+            return Failure(crystal.digest, Reason.CORRECTION, detail)
+    total = energy + correction.energy - sum(references[z] for z in numbers)
+    return FormationEnergy(total / len(crystal), scheme.corrections, correction.uncertain)
+
+
+def mp2020_correction(crystal: Crystal) -> Correction:
+    """MP2020 correction of a raw energy, as if computed with the Materials Project's settings.
+
+    Those are PBE, with +U on V, Cr, Mn, Fe, Co, Ni, Mo, W in compounds whose most electronegative
+    element is O or F. What matters beyond the composition is which elements are anions; here it follows
+    what the formation energies of the Materials Project's own entries imply (against SevenNet-0 at
+    their geometry, 10 meV/atom mean difference where nothing is uncertain):
+    - oxidation states are guessed from the composition; where that finds none, from bond valences;
+    - oxidised sulphur (sulphates, SO2) is corrected like sulphide, as 20 of 28 such entries are;
+      pymatgen, given a structure, leaves it out, 70 to 170 meV/atom off.
+
+    The result is uncertain for oxidised sulphur, and where oxidation states decide (two or more possible
+    anions) but no guess from the composition exists: the mean error there is 30 meV/atom, up to 290.
+
+    Raises:
+        Exception: pymatgen cannot place the crystal; `formation_energy` turns it into a failure.
+    """
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+    structure = to_structure(crystal)
+    composition = structure.composition
+    if len(composition) == 1:
+        return Correction(0.0, uncertain=False)
+    scheme = _mp2020()
+    hubbards = _hubbards(composition, scheme)
+    states = dict(_guessed_states(crystal.reduced_composition))
+    possible = [e.symbol for e in composition if e.symbol in scheme.comp_correction]
+    possible += ["O"] * ("O" in composition)  # listed there as oxide, peroxide, superoxide, ozonide
+    undecided = not states and len(possible) > 1
+    if undecided:
+        states = _bond_valence_states(structure)
+    uncertain = undecided or states.get("S", -2.0) > 0
+    entry = ComputedStructureEntry(
+        structure,
+        0.0,
+        parameters={"run_type": "GGA+U" if hubbards else "GGA", "hubbards": hubbards},
+        data={"oxidation_states": states, "sulfide_type": "sulfide" if "S" in composition else None},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a failed guess is in the result
+        energy = sum(adjustment.value for adjustment in scheme.get_adjustments(entry))
+    return Correction(float(energy), uncertain)
+
+
+@cache
+def _mp2020() -> MaterialsProject2020Compatibility:
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    return MaterialsProject2020Compatibility(check_potcar=False)
+
+
+def _hubbards(composition: Composition, scheme: MaterialsProject2020Compatibility) -> dict[str, float]:
+    """The U values (eV) that the Materials Project would have used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity
+        # sorted, not max: where a noble gas has none, this must agree with pymatgen's choice
+        most_electronegative = sorted(composition, key=lambda e: e.X)[-1].symbol  # noqa: FURB192
+    settings = scheme.u_settings.get(most_electronegative, {})
+    return {e.symbol: float(settings[e.symbol]) for e in composition if e.symbol in settings}
+
+
+@lru_cache(maxsize=50_000)
+def _guessed_states(composition: tuple[tuple[int, int], ...]) -> tuple[tuple[str, float], ...]:
+    """Most likely oxidation states of a composition; empty where none balance or it is too large."""
+    from pymatgen.core import Composition
+
+    formula = Composition({SYMBOLS[z]: n for z, n in composition})
+    try:
+        guesses = formula.oxi_state_guesses(max_sites=-20)  # as pymatgen's MP2020 does
+    except ValueError:
+        return ()
+    return tuple(guesses[0].items()) if guesses else ()
+
+
+def _bond_valence_states(structure: Structure) -> dict[str, float]:
+    """Mean oxidation state of each element by bond valence sums; empty where that fails."""
+    from pymatgen.analysis.bond_valence import BVAnalyzer
+
+    try:
+        valences = BVAnalyzer().get_valences(structure)
+    except ValueError:  # no parameters for an element, or no assignment balances
+        return {}
+    by_element: dict[str, list[float]] = {}
+    for site, valence in zip(structure, valences, strict=True):
+        by_element.setdefault(site.specie.symbol, []).append(float(valence))
+    return {s: sum(v) / len(v) for s, v in by_element.items()}

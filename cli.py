@@ -413,7 +413,9 @@ def _conduct(campaign: Campaign, folder: Path, resume: str, body: Any) -> dict[s
             return result
     except KeyboardInterrupt:
         console.print(
-            f"stopped; nothing that was recorded is lost. Go on with: {resume}", highlight=False
+            f"stopped; nothing that was recorded is lost. Go on with: {resume}",
+            highlight=False,
+            soft_wrap=True,
         )
         raise
 

@@ -20,12 +20,12 @@ def screen(context: Context, work: Sequence[Work], slots: range) -> int:
     """Judge the claimed candidates; returns how many passed."""
     crystals = [item.candidate.crystal for item in work]
     validity = context.validity.check(crystals)
-    valid = [i for i, verdict in enumerate(validity) if verdict.passed]
-    chosen = [crystals[i] for i in valid]
-    novel = dict(zip(valid, context.reference.match(chosen), strict=True))
     keep = context.campaign.screen.keep_rejected
+    sound = [i for i, verdict in enumerate(validity) if _goes_on(verdict, keep=keep)]
+    chosen = [crystals[i] for i in sound]
+    novel = dict(zip(sound, context.reference.match(chosen), strict=True))
     with context.unique.batch(work, slots) as uniqueness:
-        unique = dict(zip(valid, uniqueness.check(chosen), strict=True))
+        unique = dict(zip(sound, uniqueness.check(chosen), strict=True))
         outcomes = [
             _outcome(item, [validity[i], *(v[i] for v in (unique, novel) if i in v)], keep=keep)
             for i, item in enumerate(work)
@@ -44,15 +44,22 @@ def _outcome(item: Work, verdicts: Sequence[Verdict], *, keep: bool) -> Outcome:
 def conclude(verdicts: Sequence[Verdict], *, keep: bool) -> tuple[Status, Reason | None]:
     """One status from the verdicts in their order.
 
-    `keep` lets duplicates and known crystals pass on (their verdicts stay recorded); what is invalid
-    never does. A check that could not be made is a failure, not a rejection.
+    `keep` lets pass on what can be judged further (duplicates, known crystals, charges that do not
+    balance); the verdicts stay recorded. A check that could not be made is a failure, not a rejection.
     """
     for verdict in verdicts:
-        if verdict.passed or (keep and verdict.check != "validity"):
+        if _goes_on(verdict, keep=keep):
             continue
         status = Status.REJECTED if verdict.passed is False else Status.FAILED
         return status, verdict.reason or Reason.CHECK_FAILED
     return Status.PASSED, None
+
+
+def _goes_on(verdict: Verdict, *, keep: bool) -> bool:
+    """What is broken (distances, cell, not finite) never does: it would waste or harm what follows."""
+    if verdict.passed:
+        return True
+    return keep and (verdict.check != "validity" or verdict.reason == Reason.CHARGE)
 
 
 def verdict_data(verdict: Verdict) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
 
 
 def screened_crystals(ledger: Ledger, outcomes: Sequence[Outcome]) -> dict[int, Crystal]:
-    """The valid crystals among judged candidates: those that uniqueness compares with."""
-    valid = [o.slot for o in outcomes if o.data.get("validity", {}).get("passed")]
-    candidates = ledger.candidates(valid)
-    return {slot: candidates[slot].crystal for slot in valid}
+    """The crystals among judged candidates that uniqueness compares with."""
+    compared = [o.slot for o in outcomes if "uniqueness" in o.data]
+    candidates = ledger.candidates(compared)
+    return {slot: candidates[slot].crystal for slot in compared}

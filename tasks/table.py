@@ -86,6 +86,8 @@ class Record:
         for outcome in (self.generate, self.screen, self.relax, self.assess):
             if outcome is not None and outcome.status != Status.PASSED:
                 return outcome.reason
+        if not self.valid:
+            return Reason.CHARGE  # the one fault that judging everything goes on with
         if self.verdict("uniqueness") is False:
             return Reason.DUPLICATE
         if self.verdict("novelty") is False:

@@ -24,32 +24,34 @@ def rock_salt(a: float, cation: int, anion: int) -> Crystal:
 
 
 @pytest.fixture
-def mixed(tmp_path: Path, mgo: Crystal) -> Path:
+def mixed(tmp_path: Path) -> Path:
     """Good, repeated, known, broken and hopeless crystals."""
+    nacl = rock_salt(5.64, 11, 17)
     folder = tmp_path / "mixed"
     folder.mkdir()
 
     def cif(name: str, structure: Structure) -> None:
         (folder / name).write_text(str(CifWriter(structure)))
 
-    cif("a_good.cif", to_structure(mgo))
-    wider = to_structure(mgo)
+    cif("a_good.cif", to_structure(nacl))
+    wider = to_structure(nacl)
     wider.apply_strain(0.02)
     cif("b_same.cif", wider)
     cif("c_disordered.cif", Structure(Lattice.cubic(3.8), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]]))
-    text = str(CifWriter(to_structure(mgo)))
+    text = str(CifWriter(to_structure(nacl)))
     (folder / "d_truncated.cif").write_text(text[: len(text) // 2])
     (folder / "e_pointer.cif").write_text(LFS)
     (folder / "f_empty.cif").write_text("")
-    nan = to_atoms(mgo)
+    nan = to_atoms(nacl)
     nan.positions[0] = np.nan
     ase.io.write(folder / "g_nan.extxyz", nan)
-    close = Crystal(mgo.lattice, [[0, 0, 0], [0.05, 0.05, 0.05]], [12, 8])
+    close = Crystal(nacl.lattice, [[0, 0, 0], [0.05, 0.05, 0.05]], [11, 17])
     ase.io.write(folder / "h_overlap.extxyz", to_atoms(close))
-    big = to_structure(rock_salt(5.64, 11, 17))
+    big = to_structure(rock_salt(6.29, 19, 17))
     big.make_supercell([6, 6, 7])
     cif("i_504_atoms.cif", big)
-    ase.io.write(folder / "j_curium.extxyz", to_atoms(rock_salt(5.0, 96, 8)))
+    ase.io.write(folder / "j_curium.extxyz", to_atoms(rock_salt(5.0, 96, 7)))
+    ase.io.write(folder / "l_unbalanced.extxyz", to_atoms(rock_salt(5.0, 20, 9)))
     (folder / "k.extxyz").write_bytes(bytes(range(256)))
     return folder
 
@@ -59,14 +61,14 @@ def test_every_input_has_its_row(heliodor, mixed, tmp_path):
     assert result.returncode == 0, result.stderr
     table = pd.read_parquet(tmp_path / "out" / "crystals.parquet")
     rows = {Path(str(row.source).split("#")[0]).name[0]: row for row in table.itertuples()}
-    assert sorted(rows) == list("abcdefghijk")
+    assert sorted(rows) == list("abcdefghijkl")
 
     assert rows["a"].valid
     assert rows["a"].unique
     assert not rows["a"].novel
-    assert rows["a"].known_as.startswith("mp-")
+    assert rows["a"].known_as == "mp-22862"
     assert rows["a"].converged
-    assert rows["a"].formation_energy_per_atom == pytest.approx(-3.03, abs=0.1)  # mp-1265
+    assert rows["a"].formation_energy_per_atom == pytest.approx(-2.11, abs=0.05)
     assert rows["a"].energy_above_hull == pytest.approx(0, abs=0.05)
     assert rows["b"].reason == "duplicate"
     assert rows["b"].duplicate_of == rows["a"].key
@@ -84,14 +86,19 @@ def test_every_input_has_its_row(heliodor, mixed, tmp_path):
     assert {name: rows[name].reason for name in expected} == expected
     assert "LFS" in rows["e"].detail
     assert rows["i"].reason == "too_many_atoms"
+    # Charges do not balance: not valid, and judged all the same.
+    assert rows["l"].reason == "not_charge_neutral"
+    assert not rows["l"].valid
+    assert rows["l"].novel
+    assert rows["l"].energy_above_hull > 0
     assert not table["sun"].any()
 
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert json.loads(result.stdout)["n"] == summary["n"] == 11
+    assert json.loads(result.stdout)["n"] == summary["n"] == 12
     assert summary["valid"] == int(table["valid"].sum())
     assert summary["unique"] == int((table["valid"] & table["unique"].fillna(False)).sum())
     assert summary["sun_0.1"] == 0
-    assert summary["rates"]["valid"]["low"] < summary["valid"] / 11 < summary["rates"]["valid"]["high"]
+    assert summary["rates"]["valid"]["low"] < summary["valid"] / 12 < summary["rates"]["valid"]["high"]
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
 
@@ -99,7 +106,7 @@ def test_without_a_potential(heliodor, mixed, tmp_path):
     result = heliodor("screen", mixed, "--relaxer", "none", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     table = pd.read_parquet(tmp_path / "out" / "crystals.parquet")
-    assert len(table) == 11
+    assert len(table) == 12
     assert table["energy_above_hull"].isna().all()
     assert table["sun"].fillna(False).sum() == 0
     again = heliodor("screen", mixed, "--relaxer", "none", "--out", tmp_path / "out")

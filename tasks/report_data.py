@@ -45,8 +45,8 @@ def report_data(context: Context, found: Sequence[Record], ended: str) -> Report
         settings=_settings(context, ended),
         funnel=funnel(found, context.ledger.stages, threshold),
         rates=[
-            Rate(_RATE_LABELS[name], value, counts.n, *wilson(value, counts.n))
-            for name, value in _rates(counts.summary(), context.ledger.stages)
+            Rate(label, value, counts.n, *wilson(value, counts.n))
+            for label, value in _rates(counts.summary())
         ],
         rows=[_row(r, threshold) for r in found if r.crystal is not None and r.valid],
         all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
@@ -70,11 +70,8 @@ _RATE_LABELS = {
 }
 
 
-def _rates(summary: dict[str, Any], stages: Sequence[Stage]) -> list[tuple[str, int]]:
-    names = list(_RATE_LABELS)
-    if Stage.RELAX not in stages:
-        names = names[:3]
-    return [(name, summary[name]) for name in names]
+def _rates(summary: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(label, summary[name]) for name, label in _RATE_LABELS.items() if summary[name] is not None]
 
 
 def funnel(found: Sequence[Record], stages: Sequence[Stage], threshold: float) -> list[FunnelStep]:

@@ -195,13 +195,16 @@ class Counts:
     valid: int
     unique: int
     novel: int
-    converged: int
-    stable: dict[float, int]
-    sun: dict[float, int]
+    converged: int | None
+    stable: dict[float, int | None]
+    sun: dict[float, int | None]
     reasons: dict[str, int]
 
     def summary(self) -> dict[str, Any]:
-        """As `summary.json` has it: counts, and rates over all proposals with 95 % Wilson intervals."""
+        """As `summary.json` has it: counts, and rates over all proposals with 95 % Wilson intervals.
+
+        None: not judged, because nothing was relaxed.
+        """
         counts = {
             "valid": self.valid,
             "unique": self.unique,
@@ -211,25 +214,31 @@ class Counts:
             **{f"sun_{t:g}": n for t, n in self.sun.items()},
         }
         rates = {}
-        for name, count in counts.items():
-            low, high = wilson(count, self.n)
-            rates[name] = {"rate": count / self.n if self.n else None, "low": low, "high": high}
+        for name, found in counts.items():
+            if found is not None:
+                low, high = wilson(found, self.n)
+                rates[name] = {"rate": found / self.n if self.n else None, "low": low, "high": high}
         return {"n": self.n, **counts, "rates": rates, "reasons": self.reasons}
 
 
 def count(found: Sequence[Record]) -> Counts:
     """Count the records. Unique and novel are counted among the valid, stable among the relaxed."""
     valid = [r for r in found if r.valid]
+    relaxed = any(r.relax is not None for r in found)
+
+    def stable(threshold: float) -> int:
+        return sum(r.hull is not None and r.hull["energy_above_hull"] <= threshold for r in found)
+
+    def sun(threshold: float) -> int:
+        return sum(r.sun(threshold) is True for r in found)
+
     return Counts(
         n=len(found),
         valid=len(valid),
         unique=sum(r.verdict("uniqueness") is True for r in valid),
         novel=sum(r.verdict("novelty") is True for r in valid),
-        converged=sum(r.converged is True for r in found),
-        stable={
-            t: sum(r.hull is not None and r.hull["energy_above_hull"] <= t for r in found)
-            for t in THRESHOLDS
-        },
-        sun={t: sum(r.sun(t) is True for r in found) for t in THRESHOLDS},
+        converged=sum(r.converged is True for r in found) if relaxed else None,
+        stable={t: stable(t) if relaxed else None for t in THRESHOLDS},
+        sun={t: sun(t) if relaxed else None for t in THRESHOLDS},
         reasons=dict(Counter(r.reason.value for r in found if r.reason is not None)),
     )

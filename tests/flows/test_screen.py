@@ -51,7 +51,7 @@ def mixed(tmp_path: Path) -> Path:
     big.make_supercell([6, 6, 7])
     cif("i_504_atoms.cif", big)
     ase.io.write(folder / "j_curium.extxyz", to_atoms(rock_salt(5.0, 96, 7)))
-    ase.io.write(folder / "l_unbalanced.extxyz", to_atoms(rock_salt(5.0, 20, 9)))
+    ase.io.write(folder / "l_unbalanced.extxyz", to_atoms(rock_salt(5.9, 38, 17)))
     (folder / "k.extxyz").write_bytes(bytes(range(256)))
     return folder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -106,7 +105,9 @@ def run(
 ) -> None:
     """Run a campaign to its budget, or go on with one that was stopped."""
     from .core.campaign import load_campaign
+    from .flows.terminal import conduct, prepare_prefect, show_summary
 
+    prepare_prefect(verbose=_state["debug"])
     loaded = load_campaign(campaign)
     folder = out or Path("runs") / loaded.name
     resume = f"heliodor run {campaign}" + (f" --out {out}" if out else "")
@@ -117,8 +118,8 @@ def run(
         result: dict[str, Any] = discover(str(campaign), str(folder), retry_failed)
         return result
 
-    summary = _conduct(loaded, folder, resume, body)
-    _show_summary(summary, folder, as_json=as_json)
+    summary = conduct(loaded, folder, resume, body)
+    show_summary(summary, folder, as_json=as_json)
 
 
 @app.command()
@@ -133,7 +134,9 @@ def screen(
 ) -> None:
     """Judge crystals from anywhere: one row per crystal, then totals with intervals."""
     _must_exist(paths)
-    _need_flows()
+    from .flows.terminal import conduct, prepare_prefect, show_summary
+
+    prepare_prefect(verbose=_state["debug"])
     from .flows.screen import screen as flow
     from .flows.screen import screening
 
@@ -145,8 +148,8 @@ def screen(
         result: dict[str, Any] = flow(names, str(out), relaxer.value, reference)
         return result
 
-    summary = _conduct(loaded, out, resume, body)
-    _show_summary(summary, out, as_json=as_json)
+    summary = conduct(loaded, out, resume, body)
+    show_summary(summary, out, as_json=as_json)
 
 
 @app.command()
@@ -171,7 +174,7 @@ def status(
         )
         return
     console = Console()
-    console.print(f"[bold]{campaign.name}[/]  budget {budget:,} candidates  {folder}")
+    console.print(f"[bold]{campaign.name}[/]  budget {budget:,} candidates", highlight=False)
     if not watch:
         console.print(Snapshot.of(ledger, budget).table())
         return
@@ -184,7 +187,9 @@ def status(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The campaign's folder.")]) -> None:
     """Write tables, report and exports again from the ledger."""
-    _need_flows()
+    from .flows.terminal import prepare_prefect
+
+    prepare_prefect(verbose=_state["debug"])
     from .core.settings import load_settings
     from .flows.assemble import assemble
     from .tasks.outputs import write_outputs
@@ -294,7 +299,7 @@ def hull(
     as_json: Json = False,
 ) -> None:
     """Energy above hull of compositions; or, with --chemsys, the stable phases of a system."""
-    from .flows.single import hull_rows, show_rows
+    from .flows.hull import hull_rows, show_rows
 
     show_rows(
         hull_rows(items or [], chemsys, reference), as_json=as_json, console=_console(stderr=False)
@@ -373,69 +378,11 @@ def _must_exist(paths: list[Path]) -> None:
         raise InputError(f"no such file or folder: {', '.join(missing)}")
 
 
-def _need_flows() -> None:
-    """Prefect's settings for a run from the command line, before its first import."""
-    from importlib.util import find_spec
-
-    from .core.errors import missing_extra
-
-    if find_spec("prefect") is None:
-        raise missing_extra("prefect", "flows")
-    # The first start of the ephemeral server migrates its database: 25 s on two cores.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if _state["debug"] else "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
-
-
 def _open(folder: Path) -> tuple[Ledger, Campaign]:
     from .core.settings import load_settings
     from .flows.build import reopen
 
     return reopen(folder, load_settings())
-
-
-def _conduct(campaign: Campaign, folder: Path, resume: str, body: Any) -> dict[str, Any]:
-    """Check everything, then run the flow with the live funnel; Ctrl-C and SIGTERM stop it cleanly."""
-    _need_flows()
-    from .core.settings import load_settings
-    from .flows.assemble import assemble
-    from .flows.build import open_ledger, remember
-    from .flows.progress import live
-
-    settings = load_settings()
-    assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
-    remember(campaign, folder)
-    console = _console()
-    console.print(f"[bold]{campaign.name}[/]  {folder}", highlight=False)
-    try:
-        with live(open_ledger(campaign, folder, settings), campaign.budget.candidates, console):
-            result: dict[str, Any] = body()
-            return result
-    except KeyboardInterrupt:
-        console.print(
-            f"stopped; nothing that was recorded is lost. Go on with: {resume}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise
-
-
-def _show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(summary, indent=2))
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "count", "of all", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, rate in summary["rates"].items():
-        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
-        table.add_row(name, f"{summary[name]:,}", share, f"{rate['low']:.1%} to {rate['high']:.1%}")
-    console = _console(stderr=False)
-    console.print(f"[bold]{summary['n']:,} crystals[/]; {summary['ended']}", highlight=False)
-    console.print(table)
-    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def main() -> NoReturn:

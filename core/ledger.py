@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,13 +13,19 @@ from sqlalchemy.engine import Connection, Row
 
 from . import schema as t
 from .campaign import Campaign
-from .crystal import Crystal
 from .database import Database
 from .errors import InputError
 from .owner import new_owner, surely_dead
-from .records import Candidate, Failure, Origin, Outcome, Reason, Stage, Status
-
-_CHUNK = 500  # slots in one IN (...) list
+from .records import Candidate, Failure, Outcome, Reason, Stage, Status
+from .rows import (
+    candidate_row,
+    changed,
+    chunks,
+    outcome_row,
+    provenance_row,
+    to_candidate,
+    to_outcome,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Ledger:
         candidates, outcomes = [], []
         for slot, item in items:
             if isinstance(item, Candidate):
-                candidates.append(self._candidate_row(slot, item))
+                candidates.append(candidate_row(self.campaign_id, slot, item))
                 outcomes.append(Outcome(slot, Stage.GENERATE, Status.PASSED))
             else:
                 source = item.origin.source if item.origin else ""
@@ -95,16 +101,18 @@ class Ledger:
             return
         with self.database.write() as connection:
             now = self.database.now(connection)
-            self._insert(connection, t.provenance, [_provenance_row(provenance)])
+            self._insert(connection, t.provenance, [provenance_row(provenance)])
             self._insert(connection, t.candidate, candidates)
             self._insert(
-                connection, t.outcome, [self._outcome_row(o, provenance[0], now) for o in outcomes]
+                connection,
+                t.outcome,
+                [outcome_row(self.campaign_id, o, provenance[0], now) for o in outcomes],
             )
             by_stage: dict[str, list[int]] = {}
             for o in outcomes:
                 by_stage.setdefault(o.stage, []).append(o.slot)
             for stage, slots in by_stage.items():
-                for chunk in _chunks(slots):
+                for chunk in chunks(slots):
                     connection.execute(
                         t.lease.delete().where(
                             t.lease.c.campaign_id == self.campaign_id,
@@ -378,48 +386,22 @@ class Ledger:
                 sa.select(t.campaign).where(t.campaign.c.name == campaign.name)
             ).one()
         if row.science_digest != digest:
-            changed = _changed(json.loads(row.spec), campaign.model_dump(mode="json"))
+            differences = changed(json.loads(row.spec), campaign.model_dump(mode="json"))
             raise InputError(
-                f"campaign '{campaign.name}' was begun with other settings: {', '.join(changed)}",
+                f"campaign '{campaign.name}' was begun with other settings: {', '.join(differences)}",
                 hint="budget, select, dft and the relaxer's limits may change; "
                 "for the rest give the campaign a new name (or another --out)",
             )
         return int(row.id)
 
-    def _candidate_row(self, slot: int, candidate: Candidate) -> dict[str, Any]:
-        return {
-            "campaign_id": self.campaign_id,
-            "slot": slot,
-            "key": candidate.key,
-            "formula": candidate.crystal.formula,
-            "n_atoms": len(candidate.crystal),
-            "crystal": candidate.crystal.to_bytes(),
-            "origin": json.dumps(asdict(candidate.origin)),
-        }
-
-    def _outcome_row(self, outcome: Outcome, provenance: str, now: float) -> dict[str, Any]:
-        return {
-            "campaign_id": self.campaign_id,
-            "stage": outcome.stage,
-            "slot": outcome.slot,
-            "attempt": outcome.attempt,
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "data": json.dumps(dict(outcome.data), allow_nan=False),
-            "crystal": outcome.crystal.to_bytes() if outcome.crystal else None,
-            "at": now,
-            "provenance": provenance,
-        }
-
     def _candidates(self, connection: Connection, slots: Sequence[int]) -> dict[int, Candidate]:
         found: dict[int, Candidate] = {}
-        for chunk in _chunks(slots):
+        for chunk in chunks(slots):
             query = sa.select(t.candidate).where(
                 t.candidate.c.campaign_id == self.campaign_id, t.candidate.c.slot.in_(chunk)
             )
             for row in connection.execute(query):
-                origin = Origin(**json.loads(row.origin))
-                found[row.slot] = Candidate(Crystal.from_bytes(row.crystal), origin)
+                found[row.slot] = to_candidate(row)
         return found
 
     def _outcomes(
@@ -435,13 +417,13 @@ class Ledger:
             .order_by(t.outcome.c.slot)
         )
         if slots is None:
-            return [_to_outcome(row) for row in connection.execute(query)]
+            return [to_outcome(row) for row in connection.execute(query)]
         if isinstance(slots, range):
             query = query.where(t.outcome.c.slot.between(slots.start, slots.stop - 1))
-            return [_to_outcome(row) for row in connection.execute(query)]
+            return [to_outcome(row) for row in connection.execute(query)]
         return [
-            _to_outcome(row)
-            for chunk in _chunks(sorted(slots))
+            to_outcome(row)
+            for chunk in chunks(sorted(slots))
             for row in connection.execute(query.where(t.outcome.c.slot.in_(chunk)))
         ]
 
@@ -471,43 +453,3 @@ class Ledger:
         keys = conflict or [column.name for column in table.primary_key]
         statement = self._dialect_insert(table).on_conflict_do_nothing(index_elements=keys)
         connection.execute(statement, [dict(row) for row in rows])
-
-
-def _to_outcome(row: Row[Any]) -> Outcome:
-    return Outcome(
-        slot=row.slot,
-        stage=Stage(row.stage),
-        status=Status(row.status),
-        reason=Reason(row.reason) if row.reason else None,
-        attempt=row.attempt,
-        data=json.loads(row.data),
-        crystal=Crystal.from_bytes(row.crystal) if row.crystal else None,
-        at=row.at,
-        provenance=row.provenance,
-    )
-
-
-def _provenance_row(provenance: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {"id": provenance[0], "record": json.dumps(dict(provenance[1]), sort_keys=True)}
-
-
-def _chunks(slots: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (slots[i : i + _CHUNK] for i in range(0, len(slots), _CHUNK))
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted names of what differs between two campaign files, free sections left out."""
-    found = []
-    for section in sorted(set(old) | set(new)):
-        if section in ("budget", "select", "dft"):
-            continue
-        before, after = old.get(section), new.get(section)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += [
-                f"{section}.{key} ({before.get(key)!r} -> {after.get(key)!r})"
-                for key in sorted(set(before) | set(after))
-                if before.get(key) != after.get(key)
-            ]
-        elif before != after:
-            found.append(f"{section} ({before!r} -> {after!r})")
-    return found

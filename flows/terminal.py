@@ -1,0 +1,71 @@
+"""A flow in the terminal: checks first, the live funnel meanwhile, the summary at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..core.campaign import Campaign
+from ..core.errors import missing_extra
+from ..core.settings import load_settings
+
+
+def prepare_prefect(*, verbose: bool) -> None:
+    """Prefect's settings for a run from the command line, before its first import."""
+    if find_spec("prefect") is None:
+        raise missing_extra("prefect", "flows")
+    # The first start of the ephemeral server migrates its database: 25 s on two cores.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
+
+
+def conduct(
+    campaign: Campaign, folder: Path, resume: str, body: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Check everything, then run the flow with the live funnel; Ctrl-C and SIGTERM stop it cleanly."""
+    from .assemble import assemble
+    from .build import open_ledger, remember
+    from .progress import live
+
+    settings = load_settings()
+    assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
+    remember(campaign, folder)
+    console = Console(stderr=True)
+    console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
+    try:
+        with live(open_ledger(campaign, folder, settings), campaign.budget.candidates, console):
+            return body()
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; nothing that was recorded is lost. Go on with: {resume}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise
+
+
+def show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    """The counts with their intervals, and where the report is."""
+    if as_json:
+        Console().print_json(json.dumps(summary))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "count", "of all", "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, rate in summary["rates"].items():
+        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
+        table.add_row(name, f"{summary[name]:,}", share, f"{rate['low']:.1%} to {rate['high']:.1%}")
+    console = Console()
+    console.print(f"[bold]{summary['n']:,} crystals[/]; {escape(summary['ended'])}", highlight=False)
+    console.print(table)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

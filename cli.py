@@ -195,7 +195,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The campaign's folder.")
     from .tasks.outputs import write_outputs
 
     _, campaign = _open(folder)
-    write_outputs(assemble(campaign, folder, load_settings()), ended="report written from the ledger")
+    write_outputs(assemble(campaign, folder, load_settings()))
     typer.echo(f"wrote {folder / 'report.html'}")
 
 

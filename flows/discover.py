@@ -16,9 +16,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ..core.campaign import Budget, Campaign, load_campaign
 from ..core.records import Stage
 from ..core.settings import load_settings
+from ..tasks.artifacts import publish, publish_report
 from ..tasks.context import Context
 from ..tasks.dft import is_sun, prepare_dft, select
-from ..tasks.outputs import publish, write_outputs
+from ..tasks.outputs import write_outputs
 from .assemble import assemble
 from .pipeline import run_slots
 
@@ -65,7 +66,9 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
         if Stage.DFT in context.ledger.stages:
             make_dft(context)
     logger.info("campaign ended: %s", end)
-    return write_outputs(context, ended=end)
+    summary = write_outputs(context, ended=end)
+    publish_report(context)
+    return summary
 
 
 @contextmanager

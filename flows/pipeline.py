@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from ..tasks.generate import generate
 from ..tasks.relax import relax
 from ..tasks.screen import screen
 
-_POLL = 0.1  # seconds between looks at the ledger: far below the time of one batch
+_POLL = 0.1  # seconds between looks at what runs: far below the time of one batch
 
 GENERATE_BATCH = 50
 SCREEN_BATCH = 50
@@ -26,23 +27,31 @@ RELAX_BATCH_PER_WORKER = 8
 
 @dataclass
 class Lane:
-    """One stage: how to claim a batch, how to work on it, and how many batches at a time."""
+    """One stage: how to claim a batch, how to work on it, and how many batches at a time.
+
+    Args:
+        every: seconds between claims, so that batches fill up while the stage before still works.
+    """
 
     claim: Callable[[], Any]
     submit: Callable[[Any], PrefectFuture[Any]]
     width: int = 1
+    every: float = 0.5
     running: list[PrefectFuture[Any]] = field(default_factory=list)
+    claimed_at: float = -math.inf
 
-    def advance(self) -> bool:
+    def advance(self, *, eager: bool) -> bool:
         """Collect what has finished, start what can be started; whether anything happened."""
         finished = [future for future in self.running if future.state.is_final()]
         for future in finished:
             self.running.remove(future)
             future.result()  # raises what the task raised after its retries
         started = False
-        while len(self.running) < self.width and (work := self.claim()):
-            self.running.append(self.submit(work))
-            started = True
+        if eager or time.monotonic() - self.claimed_at >= self.every:
+            self.claimed_at = time.monotonic()
+            while len(self.running) < self.width and (work := self.claim()):
+                self.running.append(self.submit(work))
+                started = True
         return bool(finished) or started
 
 
@@ -76,6 +85,7 @@ def lanes(context: Context, slots: range) -> list[Lane]:
             Lane(
                 claim=claim(Stage.ASSESS, ASSESS_BATCH, ordered=True),
                 submit=lambda work: assess.submit(context, work, slots),
+                every=5,
             )
         )
     return found
@@ -86,8 +96,9 @@ def run_slots(context: Context, slots: range) -> None:
     stages = [stage for stage in context.ledger.stages if stage != Stage.DFT]
     open_lanes = lanes(context, slots)
     while not context.stop.is_set():
-        moved = [lane.advance() for lane in open_lanes]
-        if any(moved):
+        idle = not any(lane.running for lane in open_lanes)
+        moved = sum(lane.advance(eager=idle) for lane in open_lanes)
+        if moved:
             continue
         busy = any(lane.running for lane in open_lanes)
         if not busy and context.ledger.unfinished(slots, stages[-1]) == 0:

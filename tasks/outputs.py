@@ -1,4 +1,4 @@
-"""What a campaign leaves behind: tables, summary, report, exports, and Prefect artifacts."""
+"""The files that a campaign leaves behind: tables, summary, report, exports."""
 
 from __future__ import annotations
 
@@ -7,51 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-
 from ..core.errors import StorageError
-from ..core.ledger import Ledger
 from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
 from .context import Context
-from .report_data import export_rows, funnel, report_data
+from .report_data import export_rows, report_data
 from .table import Record, count, records, row
 
 
-def publish(context: Context) -> None:
-    """Show the funnel and the counts in the Prefect UI."""
-    found = list(records(context.ledger))
-    steps = funnel(found, context.ledger.stages, context.campaign.select.max_energy_above_hull)
-    table = [
-        {
-            "step": step.label,
-            "crystals": step.count,
-            "dropped": ", ".join(f"{n} {why}" for why, n in step.dropped.items()),
-            "failed": ", ".join(f"{n} {why}" for why, n in step.failed.items()),
-        }
-        for step in steps
-    ]
-    create_table_artifact(
-        table, key="funnel", description=f"Campaign {context.campaign.name}: the funnel"
-    )
-    summary = count(found).summary()
-    done, budget = summary["n"], context.campaign.budget.candidates
-    lines = [
-        f"**{done:,} of {budget:,} candidates**",
-        "",
-        "| count | of all | 95 % interval |",
-        "| --- | --- | --- |",
-    ]
-    for name, rate in summary["rates"].items():
-        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
-        lines.append(f"| {name}: {summary[name]} | {share} | {rate['low']:.1%} to {rate['high']:.1%} |")
-    create_markdown_artifact(
-        "\n".join(lines), key="progress", description=f"Campaign {context.campaign.name}"
-    )
+def write_outputs(context: Context, ended: str | None = None) -> dict[str, Any]:
+    """Write everything into the campaign's folder; returns the summary.
 
-
-def write_outputs(context: Context, ended: str) -> dict[str, Any]:
-    """Write everything into the campaign's folder; returns the summary."""
+    Args:
+        ended: why the campaign ended; None: as the last run said.
+    """
+    ended = ended or _said_before(context.folder)
     found = list(records(context.ledger))
     folder = context.folder
     summary = {
@@ -67,12 +37,6 @@ def write_outputs(context: Context, ended: str) -> dict[str, Any]:
     write_report(report_data(context, found, ended), folder / "report.html")
     best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
     write_exports(best, folder / "sun")
-    create_link_artifact(
-        (folder / "report.html").resolve().as_uri(),
-        key="report",
-        link_text="report.html",
-        description="The report",
-    )
     return summary
 
 
@@ -98,9 +62,11 @@ def write_exports(found: Sequence[Record], folder: Path) -> None:
     write_entries_json([r for r in rows if r.energy is not None], folder / "entries.json")
 
 
-def found_in(ledger: Ledger) -> list[Record]:
-    """All records of a campaign."""
-    return list(records(ledger))
+def _said_before(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ended"])
+    except (OSError, ValueError, KeyError):
+        return "not ended yet"
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -63,10 +63,10 @@ _RATE_LABELS = {
     "unique": "unique",
     "novel": "novel",
     "converged": "relaxed (converged)",
-    "stable_0": "stable, <= 0 eV/atom",
-    "stable_0.1": "stable, <= 0.1 eV/atom",
-    "sun_0": "SUN, <= 0 eV/atom",
-    "sun_0.1": "SUN, <= 0.1 eV/atom",
+    "stable_0": "stable, ≤ 0 eV/atom",
+    "stable_0.1": "stable, ≤ 0.1 eV/atom",
+    "sun_0": "SUN, ≤ 0 eV/atom",
+    "sun_0.1": "SUN, ≤ 0.1 eV/atom",
 }
 
 
@@ -103,7 +103,7 @@ def funnel(found: Sequence[Record], stages: Sequence[Stage], threshold: float) -
         for limit in (threshold, 0.0) if threshold > 0 else (0.0,):
             kept = [r for r in left if r.sun(limit)]
             dropped = Counter(_why_not_sun(r, limit) for r in left if not r.sun(limit))
-            steps.append(FunnelStep(f"SUN, <= {limit:g} eV/atom", len(kept), dict(dropped)))
+            steps.append(FunnelStep(f"SUN, ≤ {limit:g} eV/atom", len(kept), dict(dropped)))
             left = kept
     return steps
 
@@ -147,11 +147,11 @@ def _settings(context: Context, ended: str) -> list[tuple[str, str]]:
         ("Chemical space", _space(context) + (" and subsystems" if campaign.space.subsystems else "")),
         (
             "Matcher",
-            f"StructureMatcher, ltol {rules.ltol:g}, stol {rules.stol:g}, {rules.angle_tol:g} degrees",
+            f"StructureMatcher, ltol {rules.ltol:g}, stol {rules.stol:g}, {rules.angle_tol:g}°",
         ),
         ("Potential", context.relaxer.model if context.relaxer else "none"),
         ("Reference", f"{context.reference.info.name}, {context.reference.info.n_phases:,} phases"),
-        ("Stable", f"energy above hull <= {campaign.select.max_energy_above_hull:g} eV/atom"),
+        ("Stable", f"energy above hull ≤ {campaign.select.max_energy_above_hull:g} eV/atom"),
         ("Ended", ended),
     ]
 

@@ -221,4 +221,4 @@ def test_pipeline_lanes_report_what_a_task_raised():
 
     lane = Lane(claim=lambda: None, submit=lambda _: None, running=[Future()])
     with pytest.raises(RuntimeError, match="boom"):
-        lane.advance()
+        lane.advance(eager=True)

@@ -1,0 +1,51 @@
+"""What a campaign shows in the Prefect UI while it runs."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from .context import Context
+from .report_data import funnel
+from .table import count, records
+
+
+def publish(context: Context) -> None:
+    """Show the funnel and the counts in the Prefect UI."""
+    found = list(records(context.ledger))
+    steps = funnel(found, context.ledger.stages, context.campaign.select.max_energy_above_hull)
+    table = [
+        {
+            "step": step.label,
+            "crystals": step.count,
+            "dropped": ", ".join(f"{n} {why}" for why, n in step.dropped.items()),
+            "failed": ", ".join(f"{n} {why}" for why, n in step.failed.items()),
+        }
+        for step in steps
+    ]
+    create_table_artifact(
+        table, key="funnel", description=f"Campaign {context.campaign.name}: the funnel"
+    )
+    summary = count(found).summary()
+    done, budget = summary["n"], context.campaign.budget.candidates
+    lines = [
+        f"**{done:,} of {budget:,} candidates**",
+        "",
+        "| count | of all | 95 % interval |",
+        "| --- | --- | --- |",
+    ]
+    for name, rate in summary["rates"].items():
+        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
+        lines.append(f"| {name}: {summary[name]} | {share} | {rate['low']:.1%} to {rate['high']:.1%} |")
+    create_markdown_artifact(
+        "\n".join(lines), key="progress", description=f"Campaign {context.campaign.name}"
+    )
+
+
+def publish_report(context: Context) -> None:
+    """Link the report."""
+    create_link_artifact(
+        (context.folder / "report.html").resolve().as_uri(),
+        key="report",
+        link_text="report.html",
+        description=f"Campaign {context.campaign.name}: the report",
+    )

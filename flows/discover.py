@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ..core.campaign import Budget, Campaign, load_campaign
 from ..core.records import Stage
 from ..core.settings import load_settings
-from ..tasks.artifacts import publish, publish_report
+from ..tasks.artifacts import Progress, publish, publish_report
 from ..tasks.context import Context
 from ..tasks.dft import is_sun, prepare_dft, select
 from ..tasks.outputs import write_outputs
@@ -55,8 +55,9 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
     started = time.monotonic()
     end = "budget of candidates spent"
     with context.heartbeat(), _stopping(context.stop):
+        progress = Progress(context)
         for slots in rounds(campaign.budget):
-            run_slots(context, slots)
+            run_slots(context, slots, progress.show)
             if context.stop.is_set():
                 raise KeyboardInterrupt
             publish(context)

@@ -62,6 +62,10 @@ def lanes(context: Context, slots: range) -> list[Lane]:
     def claim(stage: Stage, limit: int, *, ordered: bool) -> Callable[[], Any]:
         return lambda: ledger.claim(stage, slots, limit, ordered=ordered, attempts=context.attempts)
 
+    # Tags are Prefect's concurrency limits: they hold over all campaigns of a server that sets them.
+    choice = context.campaign.relaxer
+    relax_here = relax.with_options(tags={"gpu" if getattr(choice, "device", "") == "cuda" else "cpu"})
+
     found = [
         Lane(
             claim=lambda: ledger.claim_generate(slots, GENERATE_BATCH),
@@ -76,7 +80,7 @@ def lanes(context: Context, slots: range) -> list[Lane]:
         found.append(
             Lane(
                 claim=claim(Stage.RELAX, RELAX_BATCH_PER_WORKER * context.workers, ordered=False),
-                submit=lambda work: relax.submit(context, work),
+                submit=lambda work: relax_here.submit(context, work),
                 width=2,  # so that the workers are busy while a batch ends
             )
         )
@@ -91,11 +95,16 @@ def lanes(context: Context, slots: range) -> list[Lane]:
     return found
 
 
-def run_slots(context: Context, slots: range) -> None:
-    """Bring every candidate of `slots` to its end, together with whoever else works on them."""
+def run_slots(context: Context, slots: range, show: Callable[[range], None] = lambda _: None) -> None:
+    """Bring every candidate of `slots` to its end, together with whoever else works on them.
+
+    Args:
+        show: called again and again while it works, to show progress.
+    """
     stages = [stage for stage in context.ledger.stages if stage != Stage.DFT]
     open_lanes = lanes(context, slots)
     while not context.stop.is_set():
+        show(slots)
         idle = not any(lane.running for lane in open_lanes)
         moved = sum(lane.advance(eager=idle) for lane in open_lanes)
         if moved:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+import time
 
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from ..core.records import Stage
 from .context import Context
 from .report_data import funnel
 from .table import count, records
+
+_EVERY = 10  # seconds between updates: each is a request to the server
 
 
 def publish(context: Context) -> None:
@@ -39,6 +50,26 @@ def publish(context: Context) -> None:
     create_markdown_artifact(
         "\n".join(lines), key="progress", description=f"Campaign {context.campaign.name}"
     )
+
+
+class Progress:
+    """A progress bar in the Prefect UI: candidates that came to their end, of the budget."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        key = f"{context.campaign.name.lower().replace('.', '-').replace('_', '-')}-progress"
+        self._artifact = create_progress_artifact(0.0, key=key, description="candidates judged")
+        self._shown = time.monotonic()
+
+    def show(self, slots: range) -> None:
+        """Bring the bar up to date, at most every ten seconds."""
+        if time.monotonic() - self._shown < _EVERY:
+            return
+        self._shown = time.monotonic()
+        context = self._context
+        last = [stage for stage in context.ledger.stages if stage != Stage.DFT][-1]
+        done = slots.stop - context.ledger.unfinished(slots, last)
+        update_progress_artifact(self._artifact, 100 * done / context.campaign.budget.candidates)
 
 
 def publish_report(context: Context) -> None:

@@ -17,7 +17,14 @@ from .relax import relaxed_of
 from .screen import conclude, verdict_data
 
 
-@task(name="assess", retries=2, retry_delay_seconds=5, persist_result=False, cache_policy=NO_CACHE)
+@task(
+    name="assess",
+    tags=["cpu"],
+    retries=2,
+    retry_delay_seconds=5,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
 def assess(context: Context, work: Sequence[Work], slots: range) -> int:
     """Judge the claimed relaxed crystals; returns how many are unique and novel, with an energy."""
     if context.judge is None:

@@ -35,7 +35,14 @@ def is_sun(outcome: Outcome, threshold: float) -> bool:
     )
 
 
-@task(name="dft inputs", retries=2, retry_delay_seconds=5, persist_result=False, cache_policy=NO_CACHE)
+@task(
+    name="dft inputs",
+    tags=["dft"],
+    retries=2,
+    retry_delay_seconds=5,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
 def prepare_dft(context: Context, work: Sequence[Work]) -> int:
     """Write the calculation of each claimed crystal; returns how many were written."""
     if context.dft is None:

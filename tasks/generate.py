@@ -15,7 +15,14 @@ from .context import Context, log
 _FLUSH = 25  # proposals recorded together: what a kill can cost
 
 
-@task(name="generate", retries=2, retry_delay_seconds=5, persist_result=False, cache_policy=NO_CACHE)
+@task(
+    name="generate",
+    tags=["cpu"],
+    retries=2,
+    retry_delay_seconds=5,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
 def generate(context: Context, slots: Sequence[int]) -> int:
     """Propose crystals for the claimed slots; returns how many were recorded."""
     record = context.provenance("generate", generator=context.generator.name)

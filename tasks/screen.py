@@ -15,7 +15,14 @@ from ..core.records import Outcome, Reason, Stage, Status, Verdict
 from .context import Context
 
 
-@task(name="screen", retries=2, retry_delay_seconds=5, persist_result=False, cache_policy=NO_CACHE)
+@task(
+    name="screen",
+    tags=["cpu"],
+    retries=2,
+    retry_delay_seconds=5,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
 def screen(context: Context, work: Sequence[Work], slots: range) -> int:
     """Judge the claimed candidates; returns how many passed."""
     crystals = [item.candidate.crystal for item in work]

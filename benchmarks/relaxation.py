@@ -51,7 +51,7 @@ def main(n: int = 30) -> None:
 
 
 def with_ase(batch, optimiser: str) -> tuple[list[float | None], float]:
-    """One by one with torch's default threads, as scripts do."""
+    """One by one in one process; threads as OMP_NUM_THREADS says (one is fastest for small cells)."""
     import ase.optimize
     from ase.filters import FrechetCellFilter
     from chgnet.model.dynamics import CHGNetCalculator

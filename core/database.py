@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ class Database:
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._url = _parse(url)
         self.engine = _engine(self._url, create=create)
+        # The last connection to close folds SQLite's write-ahead log back into the one file that
+        # people copy; left to the interpreter's exit, connections are never closed.
+        weakref.finalize(self, self.engine.dispose)
         with self.errors():
             self._migrate(create=create)
 

@@ -155,10 +155,16 @@ def reopen(folder: Path, settings: Settings) -> tuple[Ledger, c.Campaign]:
     """The ledger and the settings of a campaign that was begun in `folder`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or its file is damaged.
     """
     path = folder / _CAMPAIGN_FILE
     if not path.is_file():
         raise InputError(f"no campaign in {folder}", hint="give the folder of a run, such as runs/NAME")
-    campaign = c.parse_campaign(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged: {error}", hint="run the campaign again: it writes the file anew"
+        ) from error
+    campaign = c.parse_campaign(content, source=str(path))
     return open_ledger(campaign, folder, settings, create=False), campaign

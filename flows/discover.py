@@ -14,6 +14,7 @@ from prefect import flow, get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ..core.campaign import Budget, Campaign, load_campaign
+from ..core.errors import InputError
 from ..core.records import Stage
 from ..core.settings import load_settings
 from ..tasks.artifacts import Progress, publish, publish_report
@@ -50,6 +51,7 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
     """The body of the flow, for a campaign that is already read."""
     logger = get_run_logger()
     context = assemble(campaign, folder, load_settings(), attempts)
+    refuse_changed_inputs(context)
     if others := context.ledger.active_owners():
         logger.warning("%d other process(es) work on this campaign; joining", len(others))
     started = time.monotonic()
@@ -70,6 +72,33 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
     summary = write_outputs(context, ended=end)
     publish_report(context)
     return summary
+
+
+def refuse_changed_inputs(context: Context) -> None:
+    """A campaign goes on only with the files that it was begun with.
+
+    What was read before stays in the ledger: with other files under the same names, old and new would be
+    mixed without a word.
+
+    Raises:
+        InputError: the generator's files or the reference's file have other content now.
+    """
+    campaign = context.campaign
+    now: dict[str, Any] = {"the generator": getattr(context.generator, "provenance", {}).get("inputs")}
+    if campaign.reference.kind == "file":
+        now["the reference"] = context.reference.info.digest
+    for record in context.ledger.provenances().values():
+        begun = {
+            "the generator": record.get("inputs"),
+            "the reference": record.get("reference", {}).get("digest"),
+        }
+        for whose, digest in now.items():
+            if begun[whose] not in (None, digest):
+                raise InputError(
+                    f"campaign '{campaign.name}' was begun with other files of {whose}: "
+                    "names or content have changed since",
+                    hint="put the old ones back, or give the campaign a new name (or another --out)",
+                )
 
 
 @contextmanager

@@ -116,11 +116,15 @@ def _table_queries(path: Path) -> Iterator[tuple[tuple[tuple[str, int], ...], fl
 
 def _query(formula: str, energy: Any) -> tuple[tuple[tuple[str, int], ...], float]:
     try:
-        pairs, value = parse_formula(formula), float(energy)
+        pairs = parse_formula(formula)
     except ValueError as error:
         raise InputError(str(error)) from error
+    try:
+        value = float(energy)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{formula}: formation energy {energy} is not a number")
+        raise InputError(f"{formula}: formation energy {energy!r} is not a number of eV/atom")
     return pairs, value
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 TEMPLATE = """\
 # A Heliodor campaign. Run it:       heliodor run {file}
 # Stop it at any time (Ctrl-C, reboot, kill): the same command goes on where it stopped.
@@ -64,7 +67,11 @@ GENERATORS = {
 
 
 def campaign_text(name: str, elements: tuple[str, ...], generator: str, file: str) -> str:
-    """The commented campaign file."""
+    """The commented campaign file. What a campaign's name cannot hold becomes a hyphen."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64] or "campaign"
     return TEMPLATE.format(
-        name=name, elements=f"[{', '.join(elements)}]", generator=GENERATORS[generator], file=file
+        name=name,
+        elements=f"[{', '.join(elements)}]",
+        generator=GENERATORS[generator],
+        file=shlex.quote(file),
     )

@@ -12,6 +12,8 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ..core.campaign import Campaign, parse_campaign
+from ..core.errors import InputError
+from ..generators.files import FilesGenerator
 from .discover import conduct
 
 
@@ -36,16 +38,27 @@ def screen(
 
 
 def screening(paths: Sequence[str], relaxer: str, reference: str) -> Campaign:
-    """The campaign that a screening is.
+    """The campaign that a screening is; its name follows from all that goes in, so that files whose
+    content has changed are judged anew.
 
     Raises:
-        InputError: an unknown relaxer or reference.
+        InputError: an unknown relaxer or reference, or a path is missing or of unknown type.
     """
     choice: dict[str, Any] = {"kind": reference}
+    content = ""
     if reference not in ("embedded", "mp"):
-        choice = {"kind": "file", "path": str(Path(reference).resolve())}
+        table = Path(reference).resolve()
+        choice = {"kind": "file", "path": str(table)}
+        content = hashlib.sha256(table.read_bytes()).hexdigest() if table.is_file() else ""
     absolute = [str(Path(path).resolve()) for path in paths]
-    digest = hashlib.sha256(json.dumps([absolute, relaxer, choice]).encode()).hexdigest()[:8]
+    for path in absolute:
+        if any("\ud800" <= letter <= "\udfff" for letter in path):
+            raise InputError(
+                f"the name of {path!r} is no UTF-8 text", hint="rename it, or give its folder"
+            )
+    inputs = FilesGenerator(absolute).provenance
+    whole = json.dumps([absolute, inputs, relaxer, choice, content])
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return parse_campaign(
         {
             "name": f"screen-{digest}",

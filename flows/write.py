@@ -31,13 +31,17 @@ def writer(out: Path) -> Iterator[Write]:
             case ".json":
                 with out.open("w", encoding="utf-8") as file:
                     file.write("[")
-                    yield _json_appender(file)
-                    file.write("\n]\n")
+                    try:
+                        yield _json_appender(file)
+                    finally:  # what was written before a Ctrl-C stays readable
+                        file.write("\n]\n")
             case ".zip":
                 with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
                     yield lambda c: archive.writestr(_file_name(c), _cif(c))
             case "":
                 out.mkdir(exist_ok=True)
+                if any(out.iterdir()):
+                    raise InputError(f"{out} is not empty: its files would be taken for new crystals")
                 yield lambda c: _to_file(out / _file_name(c), _cif(c))
             case other:
                 raise InputError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -31,10 +32,14 @@ _KINDS = "CIF, POSCAR or CONTCAR, xyz or extxyz, JSON, Parquet, zip, or a folder
 
 @dataclass(frozen=True)
 class _File:
-    """One file on disk or in an archive: its name for people, its format, how to open it."""
+    """One file on disk or in an archive: its name for people, its format, how to open it.
+
+    `path` is the file on disk: itself, or the archive it is in.
+    """
 
     label: str
     kind: str
+    path: Path
     open: Callable[[], BinaryIO]
 
 
@@ -56,6 +61,23 @@ class FilesGenerator:
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = tuple(paths)
         self._checked = False
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """SHA-256 of the names and the content of all files that are read.
+
+        Raises:
+            InputError: a path is missing or of unknown type.
+        """
+        whole = hashlib.sha256()
+        for path in dict.fromkeys(file.path for file in self._files()):
+            whole.update(os.fsencode(path) + b"\0")
+            try:
+                with path.open("rb") as stream:
+                    whole.update(hashlib.file_digest(stream, "sha256").digest())
+            except OSError as error:  # generate() makes it the file's failure
+                whole.update(repr(error.errno).encode())
+        return {"inputs": whole.hexdigest()}
 
     def generate(
         self,
@@ -163,7 +185,12 @@ def _on_disk(path: Path) -> Iterator[_File]:
     if kind == "zip":
         yield from _in_zip(path)
     elif kind is not None:
-        yield _File(str(path), kind, partial(_open_file, path))
+        yield _File(_printable(str(path)), kind, path, partial(_open_file, path))
+
+
+def _printable(name: str) -> str:
+    """A file's name as text that every table and report can hold: bytes that are no UTF-8 in hex."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -177,7 +204,7 @@ def _in_zip(path: Path) -> Iterator[_File]:
         archive = zipfile.ZipFile(path)  # closed with the last member that refers to it
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         _LOG.info("%s: %s", path, error)
-        yield _File(str(path), "zip", partial(_open_file, path))
+        yield _File(_printable(str(path)), "zip", path, partial(_open_file, path))
         return
     passed_over = 0
     for member in sorted(archive.infolist(), key=lambda m: m.filename):
@@ -186,7 +213,8 @@ def _in_zip(path: Path) -> Iterator[_File]:
         if kind in {None, "zip"} or any(p.startswith((".", "__MACOSX")) and p != ".." for p in parts):
             passed_over += not member.is_dir()
         else:
-            yield _File(f"{path}/{member.filename}", str(kind), partial(_open_member, archive, member))
+            label = _printable(f"{path}/{member.filename}")
+            yield _File(label, str(kind), path, partial(_open_member, archive, member))
     if passed_over:
         _LOG.info("%s: %d members of other types passed over", path, passed_over)
 

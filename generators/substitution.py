@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +92,14 @@ class SubstitutionGenerator:
         self.charge_balanced = charge_balanced
         self._library: list[Prototype] | None = None
         self._latest: tuple[tuple[int, Conditions], _Enumeration] | None = None
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """SHA-256 of the file of prototypes, where they come from one."""
+        path = Path(self.prototypes).expanduser()
+        if self.prototypes == "aflow" or not path.is_file():
+            return {}
+        return {"inputs": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def generate(
         self, n: int, *, seed: int, conditions: Conditions, start: int = 0

@@ -25,7 +25,8 @@ _FLUSH = 25  # proposals recorded together: what a kill can cost
 )
 def generate(context: Context, slots: Sequence[int]) -> int:
     """Propose crystals for the claimed slots; returns how many were recorded."""
-    record = context.provenance("generate", generator=context.generator.name)
+    inputs = getattr(context.generator, "provenance", {})
+    record = context.provenance("generate", generator=context.generator.name, **inputs)
     count = 0
     for run in _runs(slots):
         buffer: list[tuple[int, Candidate | Failure]] = []

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pandas as pd
 import pytest
 
 from heliodor import cli
-from heliodor.core.campaign import parse_campaign
+from heliodor.core.campaign import load_campaign, parse_campaign
+from heliodor.core.crystal import Crystal
 from heliodor.core.database import Database
 from heliodor.core.ledger import Ledger
+from heliodor.core.records import Candidate, Origin
 from heliodor.core.settings import load_settings
 from heliodor.flows.build import remember
+from heliodor.flows.write import writer
 
 
 @pytest.fixture
@@ -66,6 +71,15 @@ def test_new_then_run_needs_no_edit(run, tmp_path):
     code, _, err = run("new", "mine.yaml")
     assert code == 2
     assert "exists already" in err
+
+
+@pytest.mark.parametrize("name", ["my camp.yaml", "a: b.yaml", ".yaml", "ü.yaml", f"{'x' * 90}.yaml"])
+def test_new_gives_a_valid_name_whatever_the_file_is_called(run, tmp_path, name):
+    code, _, err = run("new", name)
+    assert code == 0, err
+    assert load_campaign(tmp_path / name).name
+    command = (tmp_path / name).read_text().splitlines()[0].partition("heliodor run ")[2]
+    assert shlex.split(command) == [name]
 
 
 def test_schema_is_json(run):
@@ -188,6 +202,14 @@ def test_status_of_a_campaign_that_has_not_begun(run, tmp_path):
     assert json.loads(out)["stages"]["generate"]["passed"] == 0
 
 
+@pytest.mark.parametrize("damage", [b'{"a":', b"\xff\xfe", b"[]", b""])
+def test_a_damaged_campaign_file_in_the_folder(run, tmp_path, damage):
+    (tmp_path / "campaign.json").write_bytes(damage)
+    code, _, err = run("status", tmp_path)
+    assert code == 2
+    assert "campaign.json" in err
+
+
 GENERATE = ("generate", "--generator", "substitution", "--chemsys", "Sr-Ti-O", "-n", 6, "--seed", 2)
 
 
@@ -209,6 +231,25 @@ def test_every_format_is_read_back_by_our_own_reader(run, tmp_path, name):
     read = list(stream)
     assert len(read) == 6
     assert all(isinstance(item, Candidate) for item in read)
+
+
+def test_a_folder_with_other_files_takes_no_crystals(run, tmp_path):
+    assert run(*GENERATE, "--out", "folder")[0] == 0
+    code, _, err = run(*GENERATE, "--out", "folder")
+    assert code == 2
+    assert "folder is not empty" in err
+
+
+def test_json_of_a_stopped_generate_is_whole(tmp_path):
+    def stopped():
+        with writer(tmp_path / "g.json") as write:
+            crystal = Crystal(4.2 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [55, 17])
+            write(Candidate(crystal, Origin("g", "1", 0, 0)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert len(json.loads((tmp_path / "g.json").read_text())) == 1
 
 
 def test_the_same_seed_gives_the_same_file(run, tmp_path):
@@ -257,6 +298,10 @@ def test_hull_of_a_system_lists_stable_phases(run):
 @pytest.mark.parametrize("item", ["LiFePO4", "LiFeQQ=-1", "MgO=nan", "MgO=low", "none.csv"])
 def test_hull_refuses(run, item):
     assert run("hull", item)[0] == 2
+
+
+def test_hull_says_which_energy_is_none(run):
+    assert "MgO: formation energy 'low'" in run("hull", "MgO=low")[2]
 
 
 def test_hull_of_a_table(run, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -258,6 +259,16 @@ def test_a_full_disk_is_said_and_what_was_recorded_stays(tmp_path):
     with pytest.raises(StorageError, match="full"):
         ledger.add([(i, candidate(i)) for i in range(3, 2000)], PROVENANCE)
     assert len(open_ledger(f"sqlite:///{tmp_path / 'l.sqlite'}").outcomes(Stage.GENERATE)) == 3
+
+
+def test_a_finished_process_leaves_one_file(tmp_path):
+    url = f"sqlite:///{tmp_path / 'l.sqlite'}"
+    fill(open_ledger(url), 300)
+    process = claimer(url, "1")
+    process.communicate(timeout=60)
+    del process
+    gc.collect()
+    assert [p.name for p in tmp_path.iterdir()] == ["l.sqlite"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

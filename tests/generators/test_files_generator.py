@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -26,6 +27,32 @@ from heliodor.core.records import Candidate, Conditions, Failure, Reason
 from heliodor.generators.files import FilesGenerator
 
 ANY = Conditions()
+
+
+def test_names_that_are_no_utf8_become_text(tmp_path):
+    (tmp_path / os.fsdecode(b"bad\xff.cif")).write_text(cif(salt()))
+    (item,) = FilesGenerator([str(tmp_path)]).generate(9, seed=0, conditions=ANY)
+    assert isinstance(item, Candidate)
+    assert item.origin.source.endswith(r"/bad\xff.cif")
+    item.origin.source.encode()
+
+
+def test_provenance_follows_the_content(tmp_path):
+    def digest():
+        return FilesGenerator([str(tmp_path)]).provenance["inputs"]
+
+    (tmp_path / "a.cif").write_text(cif(salt()))
+    (tmp_path / "notes.txt").write_text("not read")
+    begun = digest()
+    (tmp_path / "notes.txt").write_text("still not read")
+    assert digest() == begun
+    (tmp_path / "b.cif").write_text(cif(salt("K")))
+    grown = digest()
+    assert grown != begun
+    (tmp_path / "b.cif").unlink()
+    assert digest() == begun
+    (tmp_path / "a.cif").write_text(cif(salt("K")))
+    assert digest() not in (begun, grown)
 
 
 def salt(a="Na", b="Cl", length=5.64):

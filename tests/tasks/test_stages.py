@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from heliodor.core.campaign import parse_campaign
+from heliodor.core.campaign import FileChoice, parse_campaign
 from heliodor.core.crystal import Crystal
 from heliodor.core.database import Database
+from heliodor.core.errors import InputError
 from heliodor.core.ledger import Ledger
 from heliodor.core.protocols import ReferenceInfo
 from heliodor.core.records import (
@@ -24,6 +25,8 @@ from heliodor.core.records import (
     Status,
     Verdict,
 )
+from heliodor.flows.discover import refuse_changed_inputs
+from heliodor.flows.screen import screening
 from heliodor.tasks.context import Context, InOrder
 from heliodor.tasks.dft import select
 from heliodor.tasks.generate import generate
@@ -112,6 +115,48 @@ def test_a_faulty_generator_costs_the_slot_only(make):
     assert context.ledger.claim_generate(slots, 10) == []
     found = list(records(context.ledger))
     assert [r.slot for r in found] == [0, 1, 2], "the generator's end is no proposal"
+
+
+def test_a_campaign_refuses_files_that_changed(make):
+    context = make([MGO])
+    context.generator.provenance = {"inputs": "a"}
+    slots = range(1)
+    generate.fn(context, context.ledger.claim_generate(slots, 1))
+    refuse_changed_inputs(context)
+    context.generator.provenance = {"inputs": "b"}
+    with pytest.raises(InputError, match="other files of the generator"):
+        refuse_changed_inputs(context)
+
+
+def test_a_campaign_refuses_a_reference_file_that_changed(make):
+    context = make([MGO])
+    slots = range(1)
+    generate.fn(context, context.ledger.claim_generate(slots, 1))
+    screen_all(context, slots)
+    changed = KnowsNothing()
+    changed.info = ReferenceInfo("none", "1", 0, "")
+    context.reference = changed
+    refuse_changed_inputs(context)  # no file: a newer table or snapshot is named row by row
+    choice = FileChoice(kind="file", path="x")
+    context.campaign = context.campaign.model_copy(update={"reference": choice})
+    with pytest.raises(InputError, match="other files of the reference"):
+        refuse_changed_inputs(context)
+
+
+@pytest.mark.parametrize("changed", ["crystals/a.cif", "reference.parquet"])
+def test_a_screening_of_changed_files_is_another(tmp_path, changed):
+    (tmp_path / "crystals").mkdir()
+    (tmp_path / "crystals" / "a.cif").write_text("data_a")
+    (tmp_path / "reference.parquet").write_bytes(b"1")
+
+    def name():
+        given = [str(tmp_path / "crystals")], "none", str(tmp_path / "reference.parquet")
+        return screening(*given).name
+
+    begun = name()
+    assert name() == begun
+    (tmp_path / changed).write_text("other")
+    assert name() != begun
 
 
 def test_the_earliest_of_duplicates_is_kept_across_restarts(make):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import shlex
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -81,7 +85,7 @@ def new(
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"wrote {path}; run it with: heliodor run {path}")
+    typer.echo(f"wrote {path}; run it with: {shlex.join(['heliodor', 'run', str(path)])}")
 
 
 @app.command()
@@ -110,7 +114,7 @@ def run(
     prepare_prefect(verbose=_state["debug"])
     loaded = load_campaign(campaign)
     folder = out or Path("runs") / loaded.name
-    resume = f"heliodor run {campaign}" + (f" --out {out}" if out else "")
+    resume = shlex.join(["heliodor", "run", str(campaign), *(["--out", str(out)] if out else [])])
 
     def body() -> dict[str, Any]:
         from .flows.discover import discover
@@ -142,7 +146,8 @@ def screen(
 
     names = [str(path) for path in paths]
     loaded = screening(names, relaxer.value, reference)
-    resume = f"heliodor screen {' '.join(names)} --out {out}"
+    options = ["--relaxer", relaxer.value, "--reference", reference, "--out", str(out)]
+    resume = shlex.join(["heliodor", "screen", *names, *options])
 
     def body() -> dict[str, Any]:
         result: dict[str, Any] = flow(names, str(out), relaxer.value, reference)
@@ -168,13 +173,14 @@ def status(
 
     ledger, campaign = _open(folder)
     budget = campaign.budget.candidates
+    planned = "" if campaign.generator.kind == "files" else f"  budget {budget:,} candidates"
     if as_json:
         typer.echo(
             json.dumps({"name": campaign.name, **Snapshot.of(ledger, budget).as_dict()}, indent=2)
         )
         return
     console = Console()
-    console.print(f"[bold]{campaign.name}[/]  budget {budget:,} candidates", highlight=False)
+    console.print(f"[bold]{campaign.name}[/]{planned}", highlight=False)
     if not watch:
         console.print(Snapshot.of(ledger, budget).table())
         return
@@ -195,7 +201,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The campaign's folder.")
     from .tasks.outputs import write_outputs
 
     _, campaign = _open(folder)
-    write_outputs(assemble(campaign, folder, load_settings()))
+    write_outputs(assemble(campaign, folder, load_settings(), probe=False))
     typer.echo(f"wrote {folder / 'report.html'}")
 
 
@@ -220,16 +226,17 @@ def export(
     rows = export_rows([r for r in records(ledger) if everything or r.sun(threshold)])
     match out.suffix:
         case ".extxyz" | ".xyz":
-            write_extxyz(rows, out)
+            n = write_extxyz(rows, out)
         case ".json":
-            write_entries_json([r for r in rows if r.energy is not None], out)
+            n = write_entries_json([r for r in rows if r.energy is not None], out)
         case ".csv" | ".parquet":
-            write_table(rows, out)
+            n = write_table(rows, out)
         case "":
-            write_cif(rows, out, symprec=symprec)
+            n = len(set(write_cif(rows, out, symprec=symprec)))
         case other:
             raise InputError(f"cannot export to '{other}'; a folder, .extxyz, .json, .csv or .parquet")
-    typer.echo(f"exported {len(rows)} crystals to {out}")
+    hint = "" if n or everything else "; no SUN crystals: --all exports every one"
+    typer.echo(f"exported {n} crystals to {out}{hint}")
 
 
 # --- single stages -------------------------------------------------------------------------------
@@ -387,6 +394,9 @@ def _open(folder: Path) -> tuple[Ledger, Campaign]:
 
 def main() -> NoReturn:
     """Entry point: one clear message per error, and an exit code that means something."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows "?" and goes on
+            stream.reconfigure(errors="replace")
     try:
         # Without its standalone mode, typer returns the code of `typer.Exit` instead of exiting.
         code = app(standalone_mode=False)
@@ -396,7 +406,17 @@ def main() -> NoReturn:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second one finds us leaving
+            signal.signal(number, signal.SIG_IGN)
         sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.exit(ExitCode.OK)
+    except OSError as error:
+        if _state["debug"]:
+            raise
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(ExitCode.STORAGE)
     except Exception as error:
         usage = getattr(error, "exit_code", None)  # click's own errors: usage, abort
         if usage is None or not hasattr(error, "show"):

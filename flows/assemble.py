@@ -14,8 +14,13 @@ from ..tasks.screen import screened_crystals
 from .build import build_dft, build_generator, build_reference, build_relaxer, open_ledger
 
 
-def assemble(campaign: Campaign, folder: Path, settings: Settings, attempts: int = 1) -> Context:
+def assemble(
+    campaign: Campaign, folder: Path, settings: Settings, attempts: int = 1, *, probe: bool = True
+) -> Context:
     """Everything that a campaign needs, checked before any work starts.
+
+    Args:
+        probe: ask the generator whether it can serve the space (not needed to write a report).
 
     Raises:
         HeliodorError: an extra, a file, weights or a key is missing, the generator cannot serve the
@@ -28,7 +33,8 @@ def assemble(campaign: Campaign, folder: Path, settings: Settings, attempts: int
 
     conditions = campaign.space.conditions()
     generator = build_generator(campaign.generator)
-    generator.generate(1, seed=campaign.seed, conditions=conditions)  # refuses what it cannot serve
+    if probe:
+        generator.generate(1, seed=campaign.seed, conditions=conditions)  # refuses what it cannot serve
     rules = campaign.screen
     matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
     reference = build_reference(campaign.reference, conditions.elements, matcher, settings)

@@ -66,9 +66,13 @@ def build_reference(
 
             return EmbeddedReference()
         case c.FileChoice():
+            from ..validators.reference_embedded import EmbeddedReference, is_fingerprint_table
             from ..validators.reference_file import FileReference
 
-            return FileReference(Path(choice.path), matcher)
+            path = Path(choice.path)
+            if is_fingerprint_table(path):  # what `heliodor reference build` wrote
+                return EmbeddedReference(path)
+            return FileReference(path, matcher)
         case c.MpChoice():
             from ..validators.reference_mp import MpReference
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from ..tasks.dft import is_sun, prepare_dft, select
 from ..tasks.outputs import write_outputs
 from .assemble import assemble
 from .pipeline import run_slots
+from .stopping import stop_on_signals
 
 _LANES = 6  # at most so many batches at a time, over all stages
 
@@ -56,11 +54,11 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
         logger.warning("%d other process(es) work on this campaign; joining", len(others))
     started = time.monotonic()
     end = "budget of candidates spent"
-    with context.heartbeat(), _stopping(context.stop):
+    with stop_on_signals() as asked, context.heartbeat(asked):
         progress = Progress(context)
         for slots in rounds(campaign.budget):
             run_slots(context, slots, progress.show)
-            if context.stop.is_set():
+            if asked.is_set():
                 raise KeyboardInterrupt
             publish(context)
             if reason := why_stop(context, started):
@@ -99,31 +97,6 @@ def refuse_changed_inputs(context: Context) -> None:
                     "names or content have changed since",
                     hint="put the old ones back, or give the campaign a new name (or another --out)",
                 )
-
-
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop` while the body runs.
-
-    An exception raised by the signal itself can be lost: Python drops what is raised in a finalizer
-    or a weak reference's callback. A second signal does raise.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(_number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, handle) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def rounds(budget: Budget) -> Iterator[range]:

@@ -83,6 +83,18 @@ def _stable_phases(known: Reference, elements: tuple[str, ...]) -> list[dict[str
                     "reference": known.info.name,
                 }
             )
+    pure = {phase.composition[0][0] for phase in phases if len(phase.composition) == 1}
+    rows += [
+        {  # an element in its reference state is 0 by definition, with or without an entry
+            "formula": symbol,
+            "material_id": "element",
+            "spacegroup": None,
+            "formation_energy_per_atom": 0.0,
+            "reference": known.info.name,
+        }
+        for symbol in elements
+        if ATOMIC_NUMBERS[symbol] not in pure
+    ]
     return sorted(rows, key=lambda r: str(r["formula"]))
 
 

@@ -84,39 +84,42 @@ def relax_to_file(
 
     if out.suffix not in (".csv", ".parquet", ".extxyz", ".xyz"):
         raise InputError(f"cannot write '{out.suffix}' files; .csv, .parquet or .extxyz")
-    campaign = _files_campaign(paths, settings)
-    machine = load_settings()
-    relaxer = build_relaxer(campaign.relaxer, machine.workers)
-    if relaxer is None:
+    if settings["kind"] == "none":
         raise InputError("--relaxer none relaxes nothing; choose chgnet or sevennet")
-    stream = build_generator(campaign.generator).generate(
-        10_000_000, seed=0, conditions=Conditions(max_atoms=100_000)
+    campaign = _files_campaign(paths, settings)
+    relaxer = build_relaxer(campaign.relaxer, load_settings().workers)
+    if relaxer is None:
+        raise InputError(f"{campaign.relaxer.kind} relaxes nothing")
+    items = list(
+        build_generator(campaign.generator).generate(
+            10_000_000, seed=0, conditions=Conditions(max_atoms=100_000)
+        )
     )
-    items = list(enumerate(stream))
-    found = {c.key: c for _, c in items if isinstance(c, Candidate)}
+    found = {c.key: c for c in items if isinstance(c, Candidate)}
     results: dict[str, Relaxed | Failure] = {}
+    write = write_extxyz if out.suffix in (".extxyz", ".xyz") else write_table
+    write([], out)  # what cannot be written is said before the work
     try:
         with progress(console, "relaxing", len(found)) as step:
             for result in relaxer.relax([c.crystal for c in found.values()]):
                 results[result.key] = result
                 step()
-    finally:
+    finally:  # stopped half-way, what is done is kept
         relaxer.close()
-    rows, reasons = [], Counter[str]()
-    for slot, item in items:
-        result = results[item.key] if isinstance(item, Candidate) else item
-        if isinstance(result, Failure):
-            reasons[result.reason.value] += 1
-        elif not result.converged:
-            reasons["not_converged"] += 1
-        if isinstance(item, Candidate):
-            rows.append(_relaxed_row(ExportRow, slot, item, result))
-    if out.suffix in (".extxyz", ".xyz"):
-        write_extxyz(rows, out)
-    else:
-        write_table(rows, out)
+        done = [
+            (slot, c) for slot, c in enumerate(items) if isinstance(c, Candidate) and c.key in results
+        ]
+        write([_relaxed_row(ExportRow, slot, c, results[c.key]) for slot, c in done], out)
+    reasons = Counter(reason for item in items if (reason := _why_not(item, results)) is not None)
     why = "".join(f"; {n} {reason}" for reason, n in reasons.items())
     return f"{len(items) - reasons.total()} of {len(items)} crystals converged{why}; wrote {out}"
+
+
+def _why_not(item: Candidate | Failure, results: dict[str, Relaxed | Failure]) -> str | None:
+    result = results[item.key] if isinstance(item, Candidate) else item
+    if isinstance(result, Failure):
+        return result.reason.value
+    return None if result.converged else "not_converged"
 
 
 def _relaxed_row(make: Any, slot: int, item: Candidate, result: Relaxed | Failure) -> Any:

@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core.campaign import Campaign
-from ..core.errors import missing_extra
+from ..core.errors import MissingError, missing_extra
 from ..core.settings import load_settings
+from .stopping import stop_on_signals
 
 
 def prepare_prefect(*, verbose: bool) -> None:
@@ -36,14 +37,23 @@ def conduct(
     from .build import open_ledger, remember
     from .progress import live
 
+    console = Console(stderr=True)
     settings = load_settings()
     assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
     remember(campaign, folder)
-    console = Console(stderr=True)
     console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
+    ledger = open_ledger(campaign, folder, settings)
     try:
-        with live(open_ledger(campaign, folder, settings), campaign.budget.candidates, console):
+        # Signals are heeded from here on: starting Prefect's server takes a while.
+        with stop_on_signals(), live(ledger, campaign.budget.candidates, console):
             return body()
+    except RuntimeError as error:
+        if not str(error).startswith("Failed to reach API"):
+            raise
+        raise MissingError(
+            f"no Prefect server answers at PREFECT_API_URL={os.environ.get('PREFECT_API_URL')}",
+            hint="start it (prefect server start), or unset PREFECT_API_URL",
+        ) from error
     except KeyboardInterrupt:
         console.print(
             f"stopped; nothing that was recorded is lost. Go on with: {resume}",

@@ -37,7 +37,7 @@ def lower_hull(phases: Sequence[HullPhase]) -> NDArray[np.int64]:
     apex = np.append(fractions.mean(axis=0), energies.max() + 1.0 + np.ptp(energies))
     hull = ConvexHull(np.vstack([np.column_stack([fractions, energies]), apex]))
     below = hull.equations[:, -2] < -1e-9  # the energy component of the outward normal
-    return hull.simplices[below].astype(np.int64)
+    return np.asarray(hull.simplices[below], dtype=np.int64)
 
 
 def edges(facets: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import (
     create_link_artifact,
@@ -58,7 +60,8 @@ class Progress:
     def __init__(self, context: Context) -> None:
         self._context = context
         key = f"{context.campaign.name.lower().replace('.', '-').replace('_', '-')}-progress"
-        self._artifact = create_progress_artifact(0.0, key=key, description="candidates judged")
+        created = create_progress_artifact(0.0, key=key, description="candidates judged")
+        self._artifact = cast("UUID", created)  # Prefect's signature covers its asynchronous form too
         self._shown = time.monotonic()
 
     def show(self, slots: range) -> None:

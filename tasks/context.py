@@ -94,8 +94,13 @@ class Context:
         return provenance(self.campaign.science_digest(), {"stage": room, **extra})
 
     @contextmanager
-    def heartbeat(self) -> Iterator[None]:
-        """Keep this process's leases alive; at the end give them back and end the workers."""
+    def heartbeat(self, asked: threading.Event) -> Iterator[None]:
+        """Keep this process's leases alive; at the end give them back and end the workers.
+
+        Args:
+            asked: set by whoever wants the campaign to stop; tasks look at it between items.
+        """
+        self.stop = asked
         done = threading.Event()
 
         def beat() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ..core.errors import HeliodorError
 from ..core.ledger import Work
 from ..core.records import Failure, Outcome, Reason, Relaxed, Stage, Status
 from .context import Context, failed
@@ -24,12 +25,16 @@ def relax(context: Context, work: Sequence[Work]) -> int:
         waiting.setdefault(item.candidate.key, []).append(item)
     record = context.provenance("relax", relaxer=relaxer.model, **getattr(relaxer, "provenance", {}))
     converged = 0
-    for result in relaxer.relax([items[0].candidate.crystal for items in waiting.values()]):
-        outcomes = [relax_outcome(item, result) for item in waiting.pop(result.key)]
-        context.ledger.record(outcomes, record)
-        converged += sum(o.status == Status.PASSED for o in outcomes)
-        if context.stop.is_set():
-            break
+    try:
+        for result in relaxer.relax([items[0].candidate.crystal for items in waiting.values()]):
+            outcomes = [relax_outcome(item, result) for item in waiting.pop(result.key)]
+            context.ledger.record(outcomes, record)
+            converged += sum(o.status == Status.PASSED for o in outcomes)
+            if context.stop.is_set():
+                break
+    except HeliodorError:
+        if not context.stop.is_set():
+            raise  # otherwise the relaxer was closed under us, because we are to stop
     return converged
 
 

@@ -26,6 +26,7 @@ from .context import Context
 from .table import SYMPREC, Record, count
 
 _DIAGRAMS = 6
+_TOO_GOOD = -0.2  # eV/atom
 
 
 def report_data(context: Context, found: Sequence[Record], ended: str) -> ReportData:
@@ -54,7 +55,10 @@ def report_data(context: Context, found: Sequence[Record], ended: str) -> Report
         hulls=hull_diagrams(context, judged),
         failures=_failures(found),
         provenance=_provenance(context),
-        notes=_notes(context.reference.info, context.relaxer.model if context.relaxer else None),
+        notes=[
+            *_notes(context.reference.info, context.relaxer.model if context.relaxer else None),
+            *_too_good(judged),
+        ],
     )
 
 
@@ -287,6 +291,16 @@ def _notes(info: ReferenceInfo, model: str | None) -> list[str]:
             "A potential errs by tens of meV/atom against DFT."
         )
     return notes
+
+
+def _too_good(judged: Sequence[Record]) -> list[str]:
+    """A crystal far below the hull says more about the reference or the potential than about itself."""
+    n = sum(r.hull["decomposition_energy"] < _TOO_GOOD for r in judged if r.hull)
+    if n == 0:
+        return []
+    found = f"{n} crystals lie more than {-_TOO_GOOD:g} eV/atom below the known hull"
+    why = "most likely the reference lacks a competing phase, or the potential fails"
+    return [f"{found}: {why}. Check these before any DFT."]
 
 
 def export_rows(found: Sequence[Record]) -> list[ExportRow]:

@@ -125,9 +125,9 @@ def test_no_key_and_no_snapshot(run, tmp_path, monkeypatch):
     [
         ("prefect", "flows", {}),
         ("chgnet", "chgnet", {}),
-        ("sevenn", "sevennet", {"relaxer": {"kind": "sevennet"}}),
-        ("atomate2", "vasp", {}),
-        ("pyxtal", "random", {"generator": {"kind": "random"}}),
+        pytest.param("sevenn", "sevennet", {"relaxer": {"kind": "sevennet"}}, marks=pytest.mark.slow),
+        pytest.param("atomate2", "vasp", {}, marks=pytest.mark.slow),
+        pytest.param("pyxtal", "random", {"generator": {"kind": "random"}}, marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_extra_is_named(tmp_path, package, extra, changes):

@@ -99,6 +99,17 @@ class EmbeddedReference:
         return FingerprintNovelty(ids, compositions, packed)
 
 
+def is_fingerprint_table(path: Path) -> bool:
+    """Whether a file is a table that `build_reference` wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return "fingerprint" in pq.read_schema(path).names
+    except (OSError, pa.ArrowInvalid):  # not there, or no Parquet: whoever reads it says so
+        return False
+
+
 def build_reference(
     table_path: Path,
     out_path: Path,

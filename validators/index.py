@@ -25,6 +25,7 @@ the primitive cell sort out most of the rest, so a narrower radius would save li
 """
 
 _K = 100
+_FEW = 8  # so few members all go to the matcher: that costs no more than their AMD vectors
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,19 @@ class _Bucket:
         self._matrix = np.empty((0, _K), dtype=np.float32)
         self._filled = 0
 
-    def within(self, vector: NDArray[np.float32], radius: float, before: int) -> list[tuple[int, float]]:
-        """(position, distance) below `before` where the vectors differ by at most `radius`, rising."""
+    def candidates(self, query: Member, radius: float, before: int) -> list[int]:
+        """Positions below `before` that may match `query`, rising: all of a few, of many those near."""
+        if before <= _FEW:
+            return list(range(before))
         self._fill()
-        distances = np.abs(self._matrix[:before] - vector).max(axis=1)
-        near = np.flatnonzero(distances <= radius)  # NaN is never proposed
-        return [(int(i), float(distances[i])) for i in near]
+        distances = np.abs(self._matrix[:before] - query.vector()).max(axis=1)
+        return np.flatnonzero(distances <= radius).tolist()  # NaN is never proposed
+
+    def distance(self, query: Member, position: int) -> float:
+        """Largest difference of the AMD vectors of `query` and of the member at `position`."""
+        known = position < self._filled
+        vector = self._matrix[position] if known else self.members[position].vector()
+        return float(np.abs(vector - query.vector()).max())
 
     def _fill(self) -> None:
         if len(self._matrix) < len(self.members):
@@ -142,8 +150,9 @@ class StructureIndex:
         if bucket is None or limit == 0:
             return None
         failure: Exception | None = None
-        for position, distance in bucket.within(query.vector(), self._radius, limit):
-            member, reduced = bucket.members[position], query.reduced()
+        reduced = query.reduced()
+        for position in bucket.candidates(query, self._radius, limit):
+            member = bucket.members[position]
             try:
                 earlier = member.reduced()
             except Exception as error:  # absurd cells fail in many ways; its own verdict said so
@@ -151,7 +160,7 @@ class StructureIndex:
                 continue
             try:
                 if self._matcher.matches(earlier, reduced):
-                    return Match(member.name, distance)
+                    return Match(member.name, bucket.distance(query, position))
             except Exception as error:  # kept: it is raised unless another crystal matches
                 failure = error
         if failure is not None:

@@ -34,7 +34,7 @@ class StructureNovelty:
 
     Verdicts: `match` is the material id of the first known phase, in the order given, that matches,
     `score` the largest difference of the scaled AMD vectors.
-    Phases are fingerprinted and reduced when a crystal of their composition first comes.
+    Phases are reduced when a crystal of their composition first comes.
 
     Args:
         phases: (material id, crystal) of each known phase.

@@ -19,7 +19,7 @@ from heliodor.flows.build import open_ledger
 WORKERS = 2
 
 
-def main(sizes: tuple[int, ...] = (20, 60)) -> None:
+def main(sizes: tuple[int, ...] = (20, 60, 180)) -> None:
     print(
         "orchestration (ephemeral Prefect server)   wall/s   relaxing/s   idle share   first result/s   kB/candidate"
     )

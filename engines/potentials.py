@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.crystal import Crystal
-from ..core.errors import missing_extra
+from ..core.errors import MissingError, missing_extra
 from .neighbors import Neighbors
 
 MPTRJ_ELEMENTS = frozenset([*range(1, 84), *range(89, 95)])
@@ -51,12 +51,17 @@ class PotentialInfo:
         """Version of the package and digest of the weights.
 
         Raises:
-            MissingError: the package is not installed.
+            MissingError: the package is not installed, or its weights are gone.
         """
         found = find_spec(self.package)
         if found is None or found.origin is None or find_spec("torch") is None:
             raise missing_extra(self.package if found is None else "torch", self.extra)
         weights = Path(found.origin).parent / self.weights
+        if not weights.is_file():
+            raise MissingError(
+                f"the weights of {self.package} are not in its package ({weights.name})",
+                hint=f"pip install --force-reinstall {self.package}",
+            )
         return {
             "model": self.model,
             "package": f"{self.package} {metadata.version(self.package)}",

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -22,6 +23,7 @@ from heliodor.core.errors import HeliodorError, InputError, MissingError
 from heliodor.core.protocols import Relaxer
 from heliodor.core.records import Reason, Relaxed
 from heliodor.engines.mlip import ChgnetRelaxer, MlipRelaxer, SevennetRelaxer
+from heliodor.engines.potentials import KNOWN
 
 pytest.importorskip("chgnet")
 pytest.importorskip("sevenn")
@@ -416,3 +418,10 @@ def test_known_crystals_relax(name, mp_table):
     assert len(results) == 30
     assert sum(r.converged for r in known) >= 28
     assert np.median([r.steps for r in known]) <= 15
+
+
+def test_missing_weights_are_named():
+    moved = replace(KNOWN["chgnet"], weights="pretrained/none.pth.tar")
+    with pytest.raises(MissingError, match=r"weights of chgnet .*none\.pth\.tar") as missing:
+        moved.provenance()
+    assert "pip install" in str(missing.value.hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -253,6 +255,25 @@ def test_selection_takes_the_lowest_sun_crystals(make):
     assert select(ledger, 0.1, 10) == [1, 0, 4]
     assert select(ledger, 0.1, 2) == [1, 0]
     assert select(ledger, 0.0, 10) == [1]
+
+
+def test_each_budget_ends_the_campaign(make):
+    from heliodor.flows.discover import why_stop
+
+    context = make([])
+    now = time.monotonic()
+    assert why_stop(context, now) is None
+
+    def with_budget(**limits: float) -> Context:
+        budget = context.campaign.budget.model_copy(update=limits)
+        return replace(context, campaign=context.campaign.model_copy(update={"budget": budget}))
+
+    assert why_stop(with_budget(hours=1.0), now) is None
+    assert "1 hours" in (why_stop(with_budget(hours=1.0), now - 3601) or "")
+    outcomes = [Outcome(s, Stage.ASSESS, Status.PASSED, data=hull(0.05)) for s in range(2)]
+    context.ledger.record(outcomes, P)
+    assert why_stop(with_budget(sun=3), now) is None
+    assert why_stop(with_budget(sun=2), now) == "2 SUN crystals found"
 
 
 def test_pipeline_lanes_report_what_a_task_raised():

@@ -11,6 +11,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .errors import InputError
 
 
+def _cores() -> int:
+    """The cores that this process may use: on a shared node, fewer than there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
 class Settings(BaseSettings):
     """Where things are on this machine. Nothing here changes a result."""
 

@@ -30,7 +30,7 @@ _REFRESH = 1.0  # seconds
 
 @dataclass
 class Snapshot:
-    """Counts of a campaign at one moment, by stage."""
+    """Counts of a campaign at one moment, by stage. `budget` is 0 where the input decides how many."""
 
     budget: int
     passed: dict[Stage, int] = field(default_factory=dict)
@@ -140,7 +140,8 @@ def bar(snapshot: Snapshot, seconds: float) -> Progress:
     ended = snapshot.done(last)
     for stage in stages[:-1]:
         ended += snapshot.done(stage) - snapshot.passed[stage]
-    progress.add_task("campaign", total=max(snapshot.budget, ended), completed=ended)
+    total = max(snapshot.budget, snapshot.done(Stage.GENERATE))
+    progress.add_task("campaign", total=total, completed=ended)
     return progress
 
 

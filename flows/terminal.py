@@ -43,9 +43,10 @@ def conduct(
     remember(campaign, folder)
     console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
     ledger = open_ledger(campaign, folder, settings)
+    budget = 0 if campaign.generator.kind == "files" else campaign.budget.candidates
     try:
         # Signals are heeded from here on: starting Prefect's server takes a while.
-        with stop_on_signals(), live(ledger, campaign.budget.candidates, console):
+        with stop_on_signals(), live(ledger, budget, console):
             return body()
     except RuntimeError as error:
         if not str(error).startswith("Failed to reach API"):

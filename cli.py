@@ -199,9 +199,11 @@ def report(folder: Annotated[Path, typer.Argument(help="The campaign's folder.")
     from .core.settings import load_settings
     from .flows.assemble import assemble
     from .tasks.outputs import write_outputs
+    from .tasks.table import records
 
-    _, campaign = _open(folder)
-    write_outputs(assemble(campaign, folder, load_settings(), probe=False))
+    ledger, campaign = _open(folder)
+    context = assemble(campaign, folder, load_settings(), probe=False)
+    write_outputs(context, list(records(ledger)))
     typer.echo(f"wrote {folder / 'report.html'}")
 
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from ..core import campaign as c
 from ..core.database import Database
-from ..core.errors import HeliodorError, InputError, StorageError
+from ..core.errors import HeliodorError, InputError
+from ..core.files import write_text
 from ..core.ledger import Ledger
 from ..core.protocols import DftEngine, Generator, Reference, Relaxer
 from ..core.records import Stage
@@ -145,14 +146,7 @@ def open_ledger(
 
 def remember(campaign: c.Campaign, folder: Path) -> None:
     """Keep the campaign's settings in its folder, so that the folder alone says what it is."""
-    path = folder / _CAMPAIGN_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(campaign.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    write_text(folder / _CAMPAIGN_FILE, campaign.model_dump_json(indent=2) + "\n")
 
 
 def reopen(folder: Path, settings: Settings) -> tuple[Ledger, c.Campaign]:

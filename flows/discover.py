@@ -18,11 +18,13 @@ from ..tasks.artifacts import Progress, publish, publish_report
 from ..tasks.context import Context
 from ..tasks.dft import is_sun, prepare_dft, select
 from ..tasks.outputs import write_outputs
+from ..tasks.table import records
 from .assemble import assemble
 from .pipeline import run_slots
 from .stopping import stop_on_signals
 
 _LANES = 6  # at most so many batches at a time, over all stages
+_PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
 
 
 @flow(
@@ -52,7 +54,7 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
     refuse_changed_inputs(context)
     if others := context.ledger.active_owners():
         logger.warning("%d other process(es) work on this campaign; joining", len(others))
-    started = time.monotonic()
+    started = published = time.monotonic()
     end = "budget of candidates spent"
     with stop_on_signals() as asked, context.heartbeat(asked):
         progress = Progress(context)
@@ -60,14 +62,18 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
             run_slots(context, slots, progress.show)
             if asked.is_set():
                 raise KeyboardInterrupt
-            publish(context)
+            if time.monotonic() - published >= _PUBLISH_EVERY:
+                publish(context, list(records(context.ledger)))
+                published = time.monotonic()
             if reason := why_stop(context, started):
                 end = reason
                 break
         if Stage.DFT in context.ledger.stages:
             make_dft(context)
     logger.info("campaign ended: %s", end)
-    summary = write_outputs(context, ended=end)
+    found = list(records(context.ledger))
+    publish(context, found)
+    summary = write_outputs(context, found, end)
     publish_report(context)
     return summary
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
-from ..core.errors import StorageError
+from ..core.files import write_text
 from .crystals import gallery, ranked, scenes, table
 from .hull_plots import hull_figure
 from .markup import Html, h, join, json_script, percent, words
@@ -31,27 +29,8 @@ def write_report(data: ReportData, path: Path) -> None:
         StorageError: the folder or the file cannot be written.
     """
     text = render(data)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(text)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write the report {path}: {error}") from error
+    write_text(path, text, "the report")
     log.info("wrote %s (%d kB)", path, len(text) // 1000)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def render(data: ReportData) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import cast
 from uuid import UUID
 
@@ -17,14 +18,13 @@ from prefect.artifacts import (
 from ..core.records import Stage
 from .context import Context
 from .report_data import funnel
-from .table import count, records
+from .table import Record, count
 
 _EVERY = 10  # seconds between updates: each is a request to the server
 
 
-def publish(context: Context) -> None:
-    """Show the funnel and the counts in the Prefect UI."""
-    found = list(records(context.ledger))
+def publish(context: Context, found: Sequence[Record]) -> None:
+    """Show the funnel and the counts of the records in the Prefect UI."""
     steps = funnel(found, context.ledger.stages, context.campaign.select.max_energy_above_hull)
     table = [
         {

@@ -54,9 +54,9 @@ class InOrder:
         judged = self._ledger.judged(self._stage, range(begin, slots.stop))
         new = [slot for slot in judged if slot not in self._seen]
         outcomes = self._ledger.outcomes(self._stage, new)
-        self._validator.absorb(list(self._crystals(self._ledger, outcomes).values()))
-        self._seen.update(new)
         try:
+            self._validator.absorb(list(self._crystals(self._ledger, outcomes).values()))
+            self._seen.update(new)
             yield self._validator
         except BaseException:
             self._validator = self._make()

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import StorageError
+from ..core.files import partial_of, write_text
 from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
 from .context import Context
 from .report_data import export_rows, report_data
-from .table import Record, count, records, row
+from .table import Record, count, row
 
 
-def write_outputs(context: Context, ended: str | None = None) -> dict[str, Any]:
+def write_outputs(context: Context, found: Sequence[Record], ended: str | None = None) -> dict[str, Any]:
     """Write everything into the campaign's folder; returns the summary.
 
     Args:
+        found: all records of the campaign.
         ended: why the campaign ended; None: as the last run said.
     """
     ended = ended or _said_before(context.folder)
-    found = list(records(context.ledger))
     folder = context.folder
     summary = {
         "name": context.campaign.name,
@@ -33,7 +34,7 @@ def write_outputs(context: Context, ended: str | None = None) -> dict[str, Any]:
         "settings": context.campaign.science_digest(),
     }
     write_table_of(found, folder)
-    _write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_report(report_data(context, found, ended), folder / "report.html")
     best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
     write_exports(best, folder / "sun")
@@ -46,7 +47,7 @@ def write_table_of(found: Sequence[Record], folder: Path) -> None:
 
     table = pd.DataFrame([row(r) for r in found], columns=list(_COLUMNS)).astype(_COLUMNS)
     for name, write in (("crystals.parquet", table.to_parquet), ("crystals.csv", table.to_csv)):
-        partial = folder / f".{name}.partial"
+        partial = partial_of(folder / name)
         try:
             write(partial, index=False)
             partial.replace(folder / name)
@@ -67,15 +68,6 @@ def _said_before(folder: Path) -> str:
         return str(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ended"])
     except (OSError, ValueError, KeyError):
         return "not ended yet"
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 # Column types: nullable, so that "not judged" is not mistaken for "no".

@@ -28,7 +28,7 @@ bench: $(VENV)/.test
 
 $(VENV)/.campaign: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e ".[flows,chgnet,vasp]"
+	$(PIP) install -c constraints.txt -e ".[flows,diffusion,chgnet,vasp]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__
+from . import __version__, cli_generate, cli_models
 from .core.errors import ExitCode, HeliodorError, InputError, StorageError
 
 if TYPE_CHECKING:
@@ -68,8 +68,10 @@ def _main(
 @app.command()
 def new(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("campaign.yaml"),
-    chemsys: Chemsys = "Li-Ti-O",
-    generator: Annotated[str, typer.Option(help="substitution, random or files.")] = "substitution",
+    chemsys: Chemsys = None,
+    generator: Annotated[
+        str, typer.Option(help="diffusion, substitution, random or files.")
+    ] = "diffusion",
 ) -> None:
     """Write a commented campaign file."""
     from .core.elements import parse_elements
@@ -79,7 +81,8 @@ def new(
         raise InputError(f"no generator '{generator}'; known: {', '.join(GENERATORS)}")
     if path.exists():
         raise InputError(f"{path} exists already", hint="choose another name; nothing was overwritten")
-    text = campaign_text(path.stem, parse_elements(chemsys or ""), generator, str(path))
+    elements = parse_elements(chemsys) if chemsys is not None else ()
+    text = campaign_text(path.stem, elements, generator, str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -243,43 +246,8 @@ def export(
 
 # --- single stages -------------------------------------------------------------------------------
 
-
-@app.command()
-def generate(
-    out: Annotated[
-        Path, typer.Option("--out", help=".extxyz, .json, .cif, .zip or a new folder of CIFs.")
-    ],
-    generator: Annotated[str, typer.Option(help="substitution or random.")] = "substitution",
-    chemsys: Chemsys = None,
-    formula: Annotated[str | None, typer.Option(help="One formula, for example LiFePO4.")] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many crystals.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same crystals.")] = 0,
-    max_atoms: Annotated[int, typer.Option(min=1, help="Largest cell.")] = 20,
-    subsystems: Annotated[
-        bool, typer.Option(help="Also crystals with only some of the elements.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Propose crystals and write them as they come."""
-    from .flows.single import generate_to_file
-
-    result = generate_to_file(
-        out,
-        n=n,
-        seed=seed,
-        generator=generator,
-        space={
-            "elements": chemsys,
-            "formula": formula,
-            "max_atoms": max_atoms,
-            "subsystems": subsystems,
-        },
-        console=_console(),
-    )
-    if as_json:
-        typer.echo(json.dumps(result))
-    else:
-        typer.echo(result["message"])
+cli_generate.register(app)
+cli_models.register(app)
 
 
 @app.command()

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .elements import ATOMIC_NUMBERS, parse_elements
 from .errors import InputError
@@ -96,6 +104,64 @@ def parse_formula(text: str) -> tuple[tuple[str, int], ...]:
 # --- the rooms' choices --------------------------------------------------------------------------
 
 
+def _groups(value: tuple[int, ...]) -> tuple[int, ...]:
+    if any(not 1 <= g <= 230 for g in value):
+        raise ValueError("space groups are numbers from 1 to 230")
+    return value
+
+
+SpaceGroups = Annotated[tuple[int, ...], AfterValidator(_groups)]
+CrystalSystem = Literal[
+    "triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"
+]
+
+
+class PlanarChoice(_Section):
+    """A planar lattice of one element that is held while the rest is generated (SCIGEN)."""
+
+    lattice: str = Field(description="triangular, honeycomb, kagome, square, lieb, ...")
+    element: str = Field(description="The element on it.")
+    bond_length: float | None = Field(
+        default=None, gt=0, description="Angstrom; empty: twice the metallic radius."
+    )
+
+
+class AroundChoice(_Section):
+    """Explore around known crystals: they are noised part of the way and denoised again."""
+
+    paths: tuple[str, ...] = Field(min_length=1, description="Files of the crystals to start from.")
+    level: float = Field(default=0.5, gt=0, le=1, description="0: stays; 1: forgets them.")
+    keep_elements: bool = Field(default=False, description="Keep the element of each atom.")
+
+
+class DiffusionChoice(_Section):
+    """Heliodor's diffusion model of crystals."""
+
+    kind: Literal["diffusion"]
+    weights: str | None = Field(default=None, description="A checkpoint; empty: the one that ships.")
+    mode: Literal["fast", "quality"] = Field(
+        default="fast", description="quality: three times the steps, with noise between them."
+    )
+    symmetric: bool = Field(
+        default=True, description="Make crystals within the space groups and orbits of known ones."
+    )
+    symmetrize: bool = Field(
+        default=False, description="Refine what is made to the space group found at 0.1 angstrom."
+    )
+    spacegroups: SpaceGroups = Field(default=(), description="Space groups; empty: all.")
+    crystal_system: CrystalSystem | None = Field(default=None, description="Empty: all.")
+    min_atoms: int = Field(default=1, ge=1, description="Smallest cell to propose.")
+    n_elements: int | None = Field(default=None, ge=1, description="Exact number of elements.")
+    properties: dict[str, float | tuple[float, float]] = Field(
+        default_factory=dict, description="Targets, for example bulk_modulus: 200 or [150, 250]."
+    )
+    guidance: float = Field(default=2.0, ge=0, le=20, description="Weight of the property targets.")
+    planar: PlanarChoice | None = None
+    around: AroundChoice | None = None
+    batch: int | None = Field(default=None, ge=1, description="Crystals side by side.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to sample.")
+
+
 class SubstitutionChoice(_Section):
     """Known prototypes with species replaced by similar or charge-balanced ones."""
 
@@ -113,19 +179,10 @@ class RandomChoice(_Section):
     """Symmetric random crystals over space groups (PyXtal)."""
 
     kind: Literal["random"]
-    spacegroups: tuple[int, ...] = Field(
-        default=(), description="Space groups to draw from; empty: all."
-    )
+    spacegroups: SpaceGroups = Field(default=(), description="Space groups to draw from; empty: all.")
     charge_balanced: bool = Field(
         default=True, description="Keep only compositions that oxidation states can balance."
     )
-
-    @field_validator("spacegroups")
-    @classmethod
-    def _range(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 1 <= g <= 230 for g in value):
-            raise ValueError("space groups are numbers from 1 to 230")
-        return value
 
 
 class FilesChoice(_Section):
@@ -214,7 +271,8 @@ class NoDftChoice(_Section):
 
 
 GeneratorChoice = Annotated[
-    SubstitutionChoice | RandomChoice | FilesChoice | PluginChoice, Field(discriminator="kind")
+    DiffusionChoice | SubstitutionChoice | RandomChoice | FilesChoice | PluginChoice,
+    Field(discriminator="kind"),
 ]
 RelaxerChoice = Annotated[
     ChgnetChoice | SevennetChoice | NoRelaxerChoice | PluginChoice, Field(discriminator="kind")
@@ -285,6 +343,8 @@ class Campaign(_Section):
         content = self.model_dump(mode="json", exclude={"budget", "select", "dft"})
         for limit in ("time_limit", "memory_limit_gb", "device"):
             content["relaxer"].pop(limit, None)
+        for limit in ("batch", "device"):
+            content["generator"].pop(limit, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

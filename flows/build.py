@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..core import campaign as c
+from ..core.crystal import Crystal
 from ..core.database import Database
 from ..core.errors import HeliodorError, InputError
 from ..core.files import write_text
 from ..core.ledger import Ledger
 from ..core.protocols import DftEngine, Generator, Reference, Relaxer
-from ..core.records import Stage
+from ..core.records import Candidate, Conditions, Failure, Stage
 from ..core.settings import Settings
 from ..validators.matching import MatcherSettings
 
@@ -25,6 +26,8 @@ _CAMPAIGN_FILE = "campaign.json"
 def build_generator(choice: c.GeneratorChoice) -> Generator:
     """The generator that the campaign file names."""
     match choice:
+        case c.DiffusionChoice():
+            return _diffusion(choice)
         case c.SubstitutionChoice():
             from ..generators.substitution import SubstitutionGenerator
 
@@ -39,6 +42,46 @@ def build_generator(choice: c.GeneratorChoice) -> Generator:
             return FilesGenerator(choice.paths)
         case c.PluginChoice():
             return _plugin(choice, Generator)
+
+
+def _diffusion(choice: c.DiffusionChoice) -> Generator:
+    from ..generators.diffusion.generator import DiffusionGenerator, Sampling
+    from ..generators.diffusion.planar import hold
+    from ..generators.diffusion.steering import Request, parse_targets
+
+    planar, around = choice.planar, choice.around
+    request = Request(
+        symmetric=choice.symmetric,
+        spacegroups=choice.spacegroups,
+        crystal_system=choice.crystal_system,
+        min_atoms=choice.min_atoms,
+        n_elements=choice.n_elements,
+        targets=parse_targets(choice.properties),
+        planar=hold(planar.lattice, planar.element, bond_length=planar.bond_length) if planar else None,
+        start=_crystals(around.paths) if around else (),
+        level=around.level if around else 0.5,
+        keep_types=around.keep_elements if around else False,
+    )
+    sampling = Sampling(
+        mode=choice.mode,
+        batch=choice.batch,
+        guidance=choice.guidance,
+        device=choice.device,
+        symmetrize=choice.symmetrize,
+    )
+    return DiffusionGenerator(Path(choice.weights) if choice.weights else None, request, sampling)
+
+
+def _crystals(paths: tuple[str, ...]) -> tuple[Crystal, ...]:
+    """The crystals in some files, all of them readable."""
+    from ..generators.files import FilesGenerator
+
+    conditions = Conditions(max_atoms=100_000)
+    items = list(FilesGenerator(paths).generate(100_000, seed=0, conditions=conditions))
+    bad = [item.detail for item in items if isinstance(item, Failure)]
+    if bad or not items:
+        raise InputError(f"around: {bad[0] if bad else 'no crystals in ' + ', '.join(paths)}")
+    return tuple(item.crystal for item in items if isinstance(item, Candidate))
 
 
 def build_relaxer(choice: c.RelaxerChoice, workers: int) -> Relaxer | None:

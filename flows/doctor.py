@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _EXTRAS = {
     "prefect": ("flows", "campaigns and screenings"),
+    "safetensors": ("diffusion", "the diffusion generator"),
     "pyxtal": ("random", "the random generator"),
     "chgnet": ("chgnet", "relaxing with CHGNet"),
     "sevenn": ("sevennet", "relaxing with SevenNet-0"),
@@ -57,7 +58,15 @@ def checks() -> list[Check]:
     found += [_extra(module, *about) for module, about in _EXTRAS.items()]
     found += list(_pins())
     found += list(_weights())
-    found += [_gpu(), _embedded(), _key(settings), *_disk(settings), _prefect(), _ledger(settings)]
+    found += [
+        _diffusion(),
+        _gpu(),
+        _embedded(),
+        _key(settings),
+        *_disk(settings),
+        _prefect(),
+        _ledger(settings),
+    ]
     return found
 
 
@@ -118,9 +127,22 @@ def _weights() -> Iterator[Check]:
             )
 
 
+def _diffusion() -> Check:
+    """The model that ships, its templates and its property adapters."""
+    from ..generators.diffusion.weights import TEMPLATES, default_weights, shipped_adapters
+
+    name = "diffusion weights"
+    missing = [path.name for path in (default_weights(), TEMPLATES) if not path.is_file()]
+    if missing:
+        return Check(name, "warn", f"missing: {', '.join(missing)}", "reinstall heliodor")
+    size = default_weights().stat().st_size / 1e6
+    adapters = ", ".join(shipped_adapters()) or "none"
+    return Check(name, "ok", f"{size:.1f} MB in the package; properties: {adapters}")
+
+
 def _gpu() -> Check:
     if find_spec("torch") is None:
-        return Check("GPU", "warn", "PyTorch is not installed", "pip install 'heliodor[chgnet]'")
+        return Check("GPU", "warn", "PyTorch is not installed", "pip install 'heliodor[diffusion]'")
     import torch
 
     if torch.cuda.is_available():

@@ -14,7 +14,7 @@ name: {name}          # identifies the campaign in its ledger
 seed: 0               # same file and seed, same candidates and verdicts
 
 space:
-  elements: {elements}      # nothing outside is ever proposed
+  {elements}
   subsystems: false   # true: also crystals with only some of the elements
   max_atoms: 20       # atoms in the proposed cell
   # formula: LiFePO4  # search polymorphs of one formula instead
@@ -51,27 +51,48 @@ budget:               # the first limit that is reached ends the campaign
   # sun: 20           # stop when so many SUN crystals are found
 """
 
+_EXAMPLE = ("Li", "O", "Ti")
+
 GENERATORS = {
+    "diffusion": """\
+  kind: diffusion     # diffusion | substitution | random | files | plugin
+  mode: fast          # fast | quality (three times the steps)
+  symmetric: true     # within the space groups and orbits of known crystals
+  # spacegroups: [225, 221]
+  # crystal_system: cubic
+  # n_elements: 3
+  # min_atoms: 4      # the model makes cells of up to 20 atoms
+  # properties: {bulk_modulus: [150, 250]}   # a value, or a range to draw from
+  # guidance: 2       # weight of the properties
+  # planar: {lattice: kagome, element: V}    # held while the rest is made
+  # around: {paths: [known.cif], level: 0.5} # explore around known crystals
+  # weights: model.safetensors               # another model; this one ships""",
     "substitution": """\
-  kind: substitution  # substitution | random | files | plugin
+  kind: substitution  # diffusion | substitution | random | files | plugin
   prototypes: aflow   # or a file of structures (Parquet, pymatgen JSON)
   charge_balanced: true""",
     "random": """\
-  kind: random        # substitution | random | files | plugin
+  kind: random        # diffusion | substitution | random | files | plugin
   charge_balanced: true
   # spacegroups: [225, 62]""",
     "files": """\
-  kind: files         # substitution | random | files | plugin
+  kind: files         # diffusion | substitution | random | files | plugin
   paths: [structures/]  # CIF, POSCAR, extxyz, pymatgen JSON; folders and zip archives of them""",
 }
 
 
 def campaign_text(name: str, elements: tuple[str, ...], generator: str, file: str) -> str:
-    """The commented campaign file. What a campaign's name cannot hold becomes a hyphen."""
+    """The commented campaign file. What a campaign's name cannot hold becomes a hyphen.
+
+    Args:
+        elements: to search in; empty: any for the diffusion model, an example for the others.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64] or "campaign"
+    if elements or generator != "diffusion":
+        symbols = ", ".join(elements or _EXAMPLE)
+        space = f"elements: [{symbols}]      # nothing outside is ever proposed"
+    else:
+        space = f"# elements: [{', '.join(_EXAMPLE)}]   # any are proposed where none are given"
     return TEMPLATE.format(
-        name=name,
-        elements=f"[{', '.join(elements)}]",
-        generator=GENERATORS[generator],
-        file=shlex.quote(file),
+        name=name, elements=space, generator=GENERATORS[generator], file=shlex.quote(file)
     )

@@ -1,4 +1,4 @@
-"""One stage at a time, without a campaign: `heliodor generate`, `relax`, `hull`, `reference`."""
+"""One stage at a time, without a campaign: `heliodor relax`, `hull`, `reference`."""
 
 from __future__ import annotations
 
@@ -15,54 +15,9 @@ from ..core.records import Candidate, Conditions, Failure, Relaxed
 from ..core.settings import load_settings
 from ..validators.matching import MatcherSettings
 from .build import build_generator, build_reference, build_relaxer
-from .write import writer
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def generate_to_file(
-    out: Path, *, n: int, seed: int, generator: str, space: dict[str, Any], console: Console
-) -> dict[str, Any]:
-    """Propose `n` crystals and write each as it comes; returns counts and a message.
-
-    Raises:
-        InputError: an unknown generator, format or element, or a space that cannot be served.
-    """
-    if generator == "files":
-        raise InputError("'files' proposes what it reads; use heliodor screen PATHS")
-    content = {
-        "name": "generate",
-        "generator": {"kind": generator},
-        "space": {k: v for k, v in space.items() if v is not None},
-    }
-    campaign = parse_campaign(content, source="generate")
-    if not (campaign.space.elements or campaign.space.formula):
-        raise InputError("where to search? give --chemsys A-B-C or --formula")
-    stream = build_generator(campaign.generator).generate(
-        n, seed=seed, conditions=campaign.space.conditions()
-    )
-    written, failures = 0, Counter[str]()
-    with writer(out) as write, progress(console, "generating", n) as step:
-        for item in stream:
-            if isinstance(item, Candidate):
-                write(item)
-                written += 1
-            else:
-                failures[item.reason.value] += 1
-            step()
-    message = f"wrote {written} crystals to {out}"
-    if failures:
-        message += "; " + ", ".join(f"{k} {reason}" for reason, k in failures.items())
-    if written + failures.total() < n:
-        message += f"; {generator} had nothing more to propose (asked for {n})"
-    return {
-        "written": written,
-        "asked": n,
-        "failures": dict(failures),
-        "out": str(out),
-        "message": message,
-    }
 
 
 @contextmanager

@@ -82,6 +82,27 @@ def test_new_gives_a_valid_name_whatever_the_file_is_called(run, tmp_path, name)
     assert shlex.split(command) == [name]
 
 
+@pytest.mark.parametrize("generator", ["diffusion", "substitution", "random", "files"])
+def test_new_writes_what_can_be_loaded(run, tmp_path, generator):
+    assert run("new", "c.yaml", "--generator", generator)[0] == 0
+    loaded = load_campaign(tmp_path / "c.yaml")
+    assert loaded.generator.kind == generator
+    # The diffusion model alone needs no part of chemistry to be named.
+    assert bool(loaded.space.elements) == (generator != "diffusion")
+
+
+def test_every_key_that_new_comments_out_is_a_key(run, tmp_path):
+    """Each commented key of the generator, put in, gives a valid campaign."""
+    run("new", "c.yaml")
+    text = (tmp_path / "c.yaml").read_text()
+    block = text[text.index("generator:") : text.index("screen:")]
+    keys = [line for line in block.splitlines() if line.startswith("  # ")]
+    assert len(keys) >= 8
+    for line in keys:
+        (tmp_path / "k.yaml").write_text(text.replace(line, line.replace("  # ", "  ", 1)))
+        load_campaign(tmp_path / "k.yaml")
+
+
 def test_schema_is_json(run):
     _, out, _ = run("schema")
     assert json.loads(out)["title"] == "Campaign"
@@ -127,6 +148,7 @@ def test_no_key_and_no_snapshot(run, tmp_path, monkeypatch):
         ("chgnet", "chgnet", {}),
         pytest.param("sevenn", "sevennet", {"relaxer": {"kind": "sevennet"}}, marks=pytest.mark.slow),
         pytest.param("atomate2", "vasp", {}, marks=pytest.mark.slow),
+        pytest.param("torch", "diffusion", {"generator": {"kind": "diffusion"}}, marks=pytest.mark.slow),
         pytest.param("pyxtal", "random", {"generator": {"kind": "random"}}, marks=pytest.mark.slow),
     ],
 )
@@ -262,8 +284,11 @@ def test_the_same_seed_gives_the_same_file(run, tmp_path):
     ("arguments", "said"),
     [
         (("--chemsys", "Li-Qq", "--out", "x.json"), "no such element: 'Qq'"),
-        (("--out", "x.json"), "where to search?"),
-        (("--chemsys", "Li-O", "--out", "x.doc"), "cannot write '.doc'"),
+        (("--out", "x.json", "--generator", "random"), "where to search?"),
+        (
+            ("--chemsys", "Li-O", "--out", "x.doc", "--generator", "substitution"),
+            "cannot write '.doc'",
+        ),
         (("--chemsys", "Li-O", "--generator", "diffuse", "--out", "x.json"), "generator.kind"),
         (("--formula", "Li2(", "--out", "x.json"), "not a chemical formula"),
         (("--chemsys", "Li-O", "--out", "x.json", "-n", 0), "-n"),
@@ -329,6 +354,8 @@ def test_doctor_names_what_to_do(run, monkeypatch):
     assert found["ledger"]["level"] == "fail"
     assert "s3cret" not in out + err
     assert found["embedded reference"]["level"] == "ok"
+    assert "diffusion weights" in found
+    assert found["safetensors"]["level"] == "ok"
 
 
 def test_bad_settings_name_the_variable(run, monkeypatch, tmp_path):

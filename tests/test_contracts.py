@@ -9,6 +9,7 @@ from heliodor.core.convert import to_structure
 from heliodor.core.records import Conditions
 from heliodor.engines.mlip import ChgnetRelaxer, SevennetRelaxer
 from heliodor.engines.vasp import VaspEngine
+from heliodor.generators.diffusion.generator import DiffusionGenerator
 from heliodor.generators.files import FilesGenerator
 from heliodor.generators.random_symmetric import RandomGenerator
 from heliodor.generators.substitution import SubstitutionGenerator
@@ -29,7 +30,7 @@ from heliodor.validators.validity import Validity
 CRYSTALS = [rock_salt(), rock_salt(4.81, 20, 8), rock_salt(5.64, 11, 17), rock_salt(4.3)]
 
 
-@pytest.mark.parametrize("generator", [SubstitutionGenerator, RandomGenerator])
+@pytest.mark.parametrize("generator", [DiffusionGenerator, SubstitutionGenerator, RandomGenerator])
 @pytest.mark.parametrize("subsystems", [False, True])
 def test_generators(generator, subsystems):
     conditions = Conditions(elements=("Mg", "O", "Ti"), require_all=not subsystems, max_atoms=12)

@@ -1,0 +1,284 @@
+"""`heliodor train`: a diffusion model of one's own, judged while it trains by what it is for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.crystal import Crystal
+from ..core.errors import InputError, StorageError, missing_extra
+from ..core.records import Candidate, Conditions, Failure
+from ..core.settings import load_settings
+from .judge import Judge, Propose, low_energy
+from .stopping import stop_on_signals
+from .train_log import Display, say
+from .train_run import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from ..generators.diffusion.data import Packed
+    from ..generators.diffusion.symmetry import TemplateLibrary
+    from ..generators.diffusion.train import Trainer
+
+TEMPLATES = "templates.npz"
+SIZES = {  # width, depth, heads, pair
+    "tiny": (64, 3, 4, 32),  # 0.4 M parameters: to try things out
+    "small": (192, 6, 8, 64),  # 4 M: an hour of one CPU core
+    "base": (256, 8, 8, 64),  # 8 M: a GPU
+    "large": (384, 12, 12, 64),  # 26 M
+}
+_ABOVE_HULL = "e_above_hull"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train; None chooses by device.
+
+    Args:
+        minutes: of training, in all runs that resume one another; judging and reading come on top.
+        size: a name of `SIZES`: small on a CPU, base on a GPU.
+        device: "auto", "cpu" or "cuda".
+        batch: crystals a step, 128 on a CPU and 1024 on a GPU.
+        max_energy_above_hull: rows with a higher `e_above_hull` (eV/atom), or none, are left out.
+        judge_every: minutes of training between judgings; None: a tenth of the budget.
+        judge_samples: crystals drawn each time.
+        judge_energy: "chgnet", "sevennet" or "none".
+    """
+
+    minutes: float = 60.0
+    size: str | None = None
+    device: str = "auto"
+    batch: int | None = None
+    learning_rate: float = 1e-3
+    seed: int = 0
+    max_energy_above_hull: float | None = None
+    judge_every: float | None = None
+    judge_samples: int = 200
+    judge_energy: str = "chgnet"
+
+
+def train(
+    tables: Sequence[Path],
+    out: Path,
+    options: TrainOptions,
+    *,
+    console: Console,
+    for_minutes: float | None = None,
+    resume: str = "the same command",
+) -> dict[str, Any]:
+    """Train on structure tables, or go on where `out` stands.
+
+    `out` receives model.safetensors (the best by the judge's score), last.safetensors, templates.npz
+    (what the crystals' symmetry is drawn from), log.csv and the state for resuming.
+
+    Args:
+        for_minutes: this run ends after so long, reading the tables included; the next one goes on.
+        resume: the command that does, for the message.
+
+    Raises:
+        InputError: bad options, tables or state, before any work. MissingError: no torch, no GPU.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state was saved.
+    """
+    begun = time.monotonic()
+    device = _checked(tables, options, for_minutes)
+    whole, chosen = _read(tables, options.max_energy_above_hull, console)
+    with stop_on_signals() as stop:
+        trainer = _trainer(out, chosen, options, device)
+        library = _library(chosen, out)
+        judge = Judge(
+            _proposer(library, device),
+            known_crystals(whole),
+            options.judge_samples,
+            low_energy(options.judge_energy, device, load_settings().workers),
+        )
+        _tell(trainer, judge, options, device, console)
+        until = None if for_minutes is None else begun + 60 * for_minutes
+        every = options.judge_every or options.minutes / 10
+        with Display(console) as display:
+            run = Run(trainer, judge, every, display, stop, until)
+            ended = run.go()
+    summary = run.summary(ended)
+    if ended == "stopped":
+        say(console, f"stopped at step {trainer.step:,}; nothing is lost. Go on with: {resume}")
+        raise KeyboardInterrupt
+    if ended == "paused":
+        summary["message"] += f". Go on with: {resume}"
+    return summary
+
+
+# --- before the work -----------------------------------------------------------------------------
+
+
+def _checked(tables: Sequence[Path], options: TrainOptions, for_minutes: float | None) -> str:
+    """The device, once everything that can be wrong with the options has been looked at."""
+    for name in ("torch", "safetensors"):
+        if find_spec(name) is None:
+            raise missing_extra(name, "diffusion")
+    if not tables:
+        raise InputError("no table of crystals", hint="give one or more Parquet files")
+    absent = [str(path) for path in tables if not path.is_file()]
+    if absent:
+        raise InputError(f"no such file: {', '.join(absent)}")
+    if options.size is not None and options.size not in SIZES:
+        raise InputError(f"size: '{options.size}'; known: {', '.join(SIZES)}")
+    if options.judge_energy not in ("chgnet", "sevennet", "none"):
+        raise InputError(f"judge_energy: '{options.judge_energy}'; chgnet, sevennet or none")
+    limits = {
+        "minutes": options.minutes,
+        "stage_minutes": for_minutes,
+        "judge_every": options.judge_every,
+        "learning_rate": options.learning_rate,
+        "batch": options.batch,
+        "judge_samples": options.judge_samples,
+    }
+    for name, value in limits.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name}: got {value}, must be above 0")
+    if options.seed < 0:
+        raise InputError(f"seed: got {options.seed}, must not be negative")
+    if options.max_energy_above_hull is not None:
+        for path in tables:
+            _check_column(path)
+    from ..generators.diffusion.generator import pick_device
+
+    device = pick_device(options.device)
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(1)  # more are slower for networks of this size
+    return device
+
+
+def _check_column(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {path} as a Parquet table: {error}") from error
+    if _ABOVE_HULL not in names:
+        raise InputError(
+            f"{path} has no column {_ABOVE_HULL}, which --max-energy-above-hull needs",
+            hint="leave the option or the table out",
+        )
+
+
+def _read(tables: Sequence[Path], limit: float | None, console: Console) -> tuple[Packed, Packed]:
+    """All crystals of the tables, and those to train on."""
+    from ..generators.diffusion.data import concatenate, packed
+
+    settings = load_settings()
+    parts = []
+    for path in tables:
+        with console.status(f"reading {path.name}") as status:
+
+            def show(done: int, rows: int, name: str = path.name, status: Any = status) -> None:
+                status.update(f"reading {name}: {done:,} of {rows:,} crystals")
+
+            cache = settings.cache / "packed"
+            parts.append(packed(path, cache=cache, workers=settings.workers, progress=show))
+    whole = parts[0] if len(parts) == 1 else concatenate(parts)
+    chosen = whole
+    if limit is not None:
+        above = whole.labels.get(_ABOVE_HULL)
+        if above is None or not (above <= limit).any():
+            raise InputError(f"no crystal has {_ABOVE_HULL} at most {limit} eV/atom")
+        chosen = select(whole, above <= limit)
+    left = ", ".join(f"{n:,} {reason}" for reason, n in whole.skipped.items())
+    within = (
+        f"; {len(chosen):,} of them within {limit} eV/atom of the hull" if chosen is not whole else ""
+    )
+    say(console, f"{len(whole):,} crystals{f' (left out: {left})' if left else ''}{within}")
+    return whole, chosen
+
+
+def select(packed: Packed, mask: NDArray[np.bool_]) -> Packed:
+    """The crystals of `mask` (m,); another choice has another digest."""
+    content = packed.digest.encode() + np.packbits(mask).tobytes()
+    values: dict[str, Any] = {f.name: getattr(packed, f.name) for f in fields(packed)}
+    return replace(
+        packed,
+        **{name: array[mask] for name, array in values.items() if isinstance(array, np.ndarray)},
+        labels={name: label[mask] for name, label in packed.labels.items()},
+        digest=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def known_crystals(packed: Packed) -> Iterable[tuple[str, Crystal]]:
+    """(id, crystal) of each packed crystal."""
+    import torch
+
+    from ..generators.diffusion.lattice import cell_of
+
+    channels = torch.as_tensor(packed.channels, dtype=torch.float64)
+    cells = cell_of(channels, torch.as_tensor(packed.n)).numpy()
+    for i, n in enumerate(packed.n):
+        numbers = packed.numbers[i, :n].astype(np.int64)
+        yield str(packed.ids[i]), Crystal(cells[i], packed.frac[i, :n].astype(np.float64), numbers)
+
+
+def _trainer(out: Path, packed: Packed, options: TrainOptions, device: str) -> Trainer:
+    from ..generators.diffusion.model import Shape
+    from ..generators.diffusion.train import Settings, Trainer
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is a file", hint="give a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {out}: {error}") from error
+    cuda = device == "cuda"
+    width, depth, heads, pair = SIZES[options.size or ("base" if cuda else "small")]
+    settings = Settings(
+        minutes=options.minutes,
+        batch=options.batch or (1024 if cuda else 128),
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        shape=Shape(width=width, depth=depth, heads=heads, pair=pair),
+        compile=cuda,
+    )
+    return Trainer(out, packed, settings, device)
+
+
+def _library(packed: Packed, out: Path) -> TemplateLibrary:
+    """The templates of the crystals trained on, also kept beside the weights."""
+    from ..generators.diffusion.symmetry import TemplateLibrary
+
+    library = TemplateLibrary.from_templates(
+        packed.template(int(i)) for i in np.flatnonzero(~packed.held_out)
+    )
+    library.save(out / TEMPLATES)
+    return library
+
+
+def _proposer(library: TemplateLibrary, device: str) -> Propose:
+    def propose(weights: Path, n: int, seed: int) -> Iterable[Crystal | Failure]:
+        from ..generators.diffusion.generator import DiffusionGenerator, Sampling
+
+        generator = DiffusionGenerator(weights, None, Sampling(device=device), library=library)
+        for item in generator.generate(n, seed=seed, conditions=Conditions()):
+            yield item.crystal if isinstance(item, Candidate) else item
+
+    return propose
+
+
+def _tell(trainer: Trainer, judge: Judge, options: TrainOptions, device: str, console: Console) -> None:
+    count = sum(p.numel() for p in trainer.parameters) / 1e6
+    say(console, f"{count:.1f} M parameters on {device}, {len(trainer.data):,} crystals to train on")
+    if options.judge_energy != "none" and judge.energy is None:
+        why = f"{options.judge_energy} is not installed: judging without energies"
+        say(console, f"{why} (pip install 'heliodor[{options.judge_energy}]')")
+    if trainer.step:
+        at = f"step {trainer.step:,}, {trainer.seconds / 60:.1f} of {options.minutes:g} minutes"
+        say(console, f"going on at {at}")

@@ -1,0 +1,1 @@
+"""A diffusion model of crystals of our own: training, sampling, steering."""

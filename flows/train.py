@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..generators.diffusion.data import Packed
-    from ..generators.diffusion.symmetry import TemplateLibrary
     from ..generators.diffusion.train import Trainer
 
 TEMPLATES = "templates.npz"
 SIZES = {  # width, depth, heads, pair
-    "tiny": (64, 3, 4, 32),  # 0.4 M parameters: to try things out
+    "tiny": (64, 3, 4, 32),  # 0.3 M parameters: to try things out
     "small": (192, 6, 8, 64),  # 4 M: an hour of one CPU core
-    "base": (256, 8, 8, 64),  # 8 M: a GPU
+    "base": (256, 8, 8, 48),  # 8 M: a GPU
     "large": (384, 12, 12, 64),  # 26 M
 }
 _ABOVE_HULL = "e_above_hull"
@@ -94,9 +93,9 @@ def train(
     whole, chosen = _read(tables, options.max_energy_above_hull, console)
     with stop_on_signals() as stop:
         trainer = _trainer(out, chosen, options, device)
-        library = _library(chosen, out)
+        _keep_templates(chosen, out)
         judge = Judge(
-            _proposer(library, device),
+            _proposer(device),
             known_crystals(whole),
             options.judge_samples,
             low_energy(options.judge_energy, device, load_settings().workers),
@@ -206,13 +205,10 @@ def _read(tables: Sequence[Path], limit: float | None, console: Console) -> tupl
 def select(packed: Packed, mask: NDArray[np.bool_]) -> Packed:
     """The crystals of `mask` (m,); another choice has another digest."""
     content = packed.digest.encode() + np.packbits(mask).tobytes()
-    values: dict[str, Any] = {f.name: getattr(packed, f.name) for f in fields(packed)}
-    return replace(
-        packed,
-        **{name: array[mask] for name, array in values.items() if isinstance(array, np.ndarray)},
-        labels={name: label[mask] for name, label in packed.labels.items()},
-        digest=hashlib.sha256(content).hexdigest(),
-    )
+    arrays = {f.name: getattr(packed, f.name) for f in fields(packed)}
+    kept: dict[str, Any] = {k: a[mask] for k, a in arrays.items() if isinstance(a, np.ndarray)}
+    labels = {name: label[mask] for name, label in packed.labels.items()}
+    return replace(packed, **kept, labels=labels, digest=hashlib.sha256(content).hexdigest())
 
 
 def known_crystals(packed: Packed) -> Iterable[tuple[str, Crystal]]:
@@ -251,22 +247,20 @@ def _trainer(out: Path, packed: Packed, options: TrainOptions, device: str) -> T
     return Trainer(out, packed, settings, device)
 
 
-def _library(packed: Packed, out: Path) -> TemplateLibrary:
-    """The templates of the crystals trained on, also kept beside the weights."""
+def _keep_templates(packed: Packed, out: Path) -> None:
+    """The templates of the crystals trained on, beside the weights, where sampling looks for them."""
     from ..generators.diffusion.symmetry import TemplateLibrary
 
-    library = TemplateLibrary.from_templates(
-        packed.template(int(i)) for i in np.flatnonzero(~packed.held_out)
-    )
+    trained = np.flatnonzero(~packed.held_out)
+    library = TemplateLibrary.from_templates(packed.template(int(i)) for i in trained)
     library.save(out / TEMPLATES)
-    return library
 
 
-def _proposer(library: TemplateLibrary, device: str) -> Propose:
+def _proposer(device: str) -> Propose:
     def propose(weights: Path, n: int, seed: int) -> Iterable[Crystal | Failure]:
         from ..generators.diffusion.generator import DiffusionGenerator, Sampling
 
-        generator = DiffusionGenerator(weights, None, Sampling(device=device), library=library)
+        generator = DiffusionGenerator(weights, None, Sampling(device=device))
         for item in generator.generate(n, seed=seed, conditions=Conditions()):
             yield item.crystal if isinstance(item, Candidate) else item
 

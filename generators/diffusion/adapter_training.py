@@ -18,7 +18,8 @@ from torch import Tensor
 from ...core.errors import InputError
 from .adapters import Adapter, Scale, save_adapter
 from .checkpoint import read_tensors, write_tensors
-from .train import STATE, WEIGHTS, Progress, Resident, Settings, keep_memory, take
+from .memory import keep_memory
+from .train import STATE, WEIGHTS, Progress, Resident, Settings, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,6 +15,7 @@ from ... import __version__
 from ...core.crystal import Crystal
 from ...core.errors import InputError, MissingError, missing_extra
 from ...core.records import Candidate, Conditions, Failure, Origin, Reason
+from .memory import keep_memory
 from .steering import Planner, Request
 from .weights import TEMPLATES, adapter_path, default_weights
 
@@ -51,7 +52,7 @@ class DiffusionGenerator:
 
     Args:
         weights: a checkpoint; None for the one that ships. request, sampling: see there.
-        library: templates to draw from; None for those that ship.
+        library: templates to draw from; None for `templates.npz` beside the weights, or what ships.
 
     Raises:
         InputError: no such weights or not readable, no GPU where one was asked for, no adapter for a
@@ -100,7 +101,9 @@ class DiffusionGenerator:
                 hint="install heliodor again, or name others",
             )
         process, card = load_process(self.weights, self.device)
-        # Sampling amplifies rounding by 1e4: in single precision the batch would change the crystals.
+        if self.device == "cpu":
+            keep_memory()
+        # Single precision would let the batch change crystals by 5e-7, and with them their digests.
         return process.double(), card.sha256
 
     @cached_property
@@ -117,10 +120,11 @@ class DiffusionGenerator:
 
     @cached_property
     def library(self) -> TemplateLibrary:
-        """Templates of known crystals."""
+        """Templates of known crystals: those beside the weights, else those that ship."""
         from .symmetry import TemplateLibrary
 
-        return self._library or TemplateLibrary.load(TEMPLATES)
+        beside = self.weights.with_name(TEMPLATES.name)
+        return self._library or TemplateLibrary.load(beside if beside.is_file() else TEMPLATES)
 
     @property
     def provenance(self) -> Mapping[str, str]:

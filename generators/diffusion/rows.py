@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
@@ -209,8 +210,8 @@ def entries_of(
                 progress(len(entries), len(rows))
 
     if workers > 1 and len(jobs) > 1:
-        with get_context("spawn").Pool(min(workers, len(jobs))) as pool:
-            collect(pool.imap(_block_of, jobs))
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+            collect(pool.map(_block_of, jobs))
     else:
         collect(map(_block_of, jobs))
     return entries

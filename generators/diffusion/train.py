@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ... import __version__
-from ...core.errors import InputError
+from ...core.errors import HeliodorError, InputError
 from .checkpoint import Card, read_tensors, save_process, write_tensors
 from .codes import element_codes
+from .memory import keep_memory
 from .model import CrystalTransformer, Shape
 from .process import Frame, Noise, Process
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("heliodor.generators")
 STATE = "state.safetensors"
 BEST = "model.safetensors"
+_FREE = {"minutes", "save_every", "compile", "learning_rate"}  # may change between runs
 WEIGHTS = {"types": 0.4, "coords": 1.0, "cell": 0.5}  # nats against normalised squares: alike in size
 
 
@@ -190,6 +190,9 @@ class Trainer:
         if device == "cpu":
             keep_memory()
         if settings.compile:
+            torch._dynamo.config.recompile_limit = (
+                64  # one graph for each width, with and without gradients
+            )
             network.compile(dynamic=False)
 
     @property
@@ -213,19 +216,26 @@ class Trainer:
             before = now
             if now - reported > 5 or self.done >= 1:
                 rate = steps * self.settings.batch / (now - reported)
-                means = {name: float(value) / steps for name, value in sums.items()}
-                if not all(np.isfinite(list(means.values()))):
-                    raise InputError(
-                        f"the loss became {means} at step {self.step}",
-                        hint="resume with a smaller learning rate: the saved state is from before",
-                    )
+                means = self._means(sums, steps)
                 yield Progress(self.step, self.seconds / 60, rate, means)
                 sums, steps = {}, 0
                 before = reported = time.monotonic()  # what the caller did is not training
             if now - saved > self.settings.save_every:
+                self._means(sums, max(steps, 1))
                 self.save()
                 saved = before = time.monotonic()
+        self._means(sums, max(steps, 1))
         self.save()
+
+    def _means(self, sums: Mapping[str, Tensor], steps: int) -> dict[str, float]:
+        """Mean losses; raises before a state that is not finite could be saved."""
+        means = {name: float(value) / steps for name, value in sums.items()}
+        if not all(np.isfinite(list(means.values()))):
+            raise HeliodorError(
+                f"the loss became {means} at step {self.step}",
+                hint="resume with a smaller learning rate: the saved state is from before",
+            )
+        return means
 
     def _step(self) -> dict[str, Tensor]:
         s = self.settings
@@ -344,22 +354,25 @@ class Trainer:
     def _resume(self) -> None:
         path = self.folder / STATE
         tensors, header = read_tensors(path)
-        if header.get("data") != self.digest:
+        try:
+            data, old = header["data"], header["settings"]
+            step, seconds, notes = int(header["step"]), float(header["seconds"]), dict(header["notes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no state of a training: {error}") from error
+        if data != self.digest:
             raise InputError(
                 f"{self.folder} holds a training on other data", hint="give another --out, or remove it"
             )
-        old, new = header["settings"], _plain(self.settings)
-        free = {"minutes", "save_every", "compile"}
-        changed = [k for k in new if k not in free and old.get(k) != new[k]]
+        new = _plain(self.settings)
+        changed = [k for k in new if k not in _FREE and old.get(k) != new[k]]
         if changed:
             told = ", ".join(f"{k}: {old.get(k)} there, {new[k]} asked for" for k in changed)
             raise InputError(f"{self.folder} holds a training with other settings ({told})")
+        self.step, self.seconds, self.notes = step, seconds, notes
         try:
             self._load(tensors)
         except (KeyError, RuntimeError) as error:
             raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-        self.step, self.seconds = int(header["step"]), float(header["seconds"])
-        self.notes = header["notes"]
         _LOG.info("resumed at step %d, %.1f minutes", self.step, self.seconds / 60)
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
@@ -382,12 +395,3 @@ class Trainer:
 def _plain(settings: Settings) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return content
-
-
-def keep_memory() -> None:
-    """Ask the C library to keep freed memory: page faults cost more than the arithmetic on a CPU."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

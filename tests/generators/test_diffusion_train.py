@@ -16,7 +16,7 @@ import pytest
 import torch
 from pymatgen.core import Element, Lattice, Structure
 
-from heliodor.core.errors import InputError
+from heliodor.core.errors import HeliodorError, InputError
 from heliodor.generators.diffusion.checkpoint import load_process, read_tensors
 from heliodor.generators.diffusion.data import Packed, pack
 from heliodor.generators.diffusion.model import Shape
@@ -42,7 +42,7 @@ def prototype(name: str) -> tuple[np.ndarray, np.ndarray]:
 def row(name: str, a: str, b: str) -> dict[str, object]:
     """A compound of two elements whose bond is the sum of their radii."""
     frac, is_b = prototype(name)
-    length = (Element(a).atomic_radius + Element(b).atomic_radius) / PROTOTYPES[name][2]
+    length = float(Element(a).atomic_radius + Element(b).atomic_radius) / PROTOTYPES[name][2]
     return {
         "material_id": f"{a}{b} {name}",
         "atomic_numbers": np.where(is_b, Element(b).Z, Element(a).Z),
@@ -208,7 +208,7 @@ def test_nan_ends_the_training_and_spares_the_state(tmp_path, packed):
     before = (tmp_path / STATE).read_bytes()
     with torch.no_grad():
         trainer.parameters[0].fill_(torch.nan)
-    with pytest.raises(InputError, match=r"the loss became .*nan.* at step"):
+    with pytest.raises(HeliodorError, match=r"the loss became .*nan.* at step"):
         for _ in trainer.run():
             pass
     assert (tmp_path / STATE).read_bytes() == before

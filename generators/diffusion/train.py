@@ -190,9 +190,7 @@ class Trainer:
         if device == "cpu":
             keep_memory()
         if settings.compile:
-            torch._dynamo.config.recompile_limit = (
-                64  # one graph for each width, with and without gradients
-            )
+            torch.compiler.config.recompile_limit = 64  # a graph a width, with gradients or without
             network.compile(dynamic=False)
 
     @property

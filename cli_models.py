@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .core.errors import InputError
+from .core.errors import ExitCode, InputError
 
 
 class Size(StrEnum):
@@ -59,17 +59,17 @@ def train(
         float | None, typer.Option(help="Pause this run after so long; the same command goes on.")
     ] = None,
     size: Annotated[
-        Size | None, typer.Option(help="Size of the network. [small on a CPU, base on a GPU]")
+        Size | None, typer.Option(help="Size of the network. Empty: small on a CPU, base on a GPU.")
     ] = None,
     max_energy_above_hull: Annotated[
         float | None, typer.Option(help="Keep rows whose e_above_hull (eV/atom) is at most this.")
     ] = None,
     device: DeviceOption = Device.AUTO,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crystals a step. [by device]")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crystals a step; empty: by device.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same start and same draws.")] = 0,
     judge_every: Annotated[
-        float | None, typer.Option(help="Minutes between judgings. [a tenth of --minutes]")
+        float | None, typer.Option(help="Minutes between judgings; empty: a tenth of --minutes.")
     ] = None,
     judge_samples: Annotated[int, typer.Option(min=1, help="Crystals drawn for each judging.")] = 200,
     judge_energy: Annotated[
@@ -110,7 +110,7 @@ def finetune(
     label: Annotated[str, typer.Option("--property", help="The column, for example bulk_modulus.")],
     out: Annotated[Path, typer.Option("--out", help="The adapter to write (.safetensors).")],
     weights: Annotated[
-        Path | None, typer.Option(help="The model to steer. [the one that ships]")
+        Path | None, typer.Option(help="The model to steer; empty: the one that ships.")
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 10.0,
     device: DeviceOption = Device.AUTO,
@@ -135,3 +135,5 @@ def finetune(
         console=Console(stderr=True),
     )
     typer.echo(json.dumps(result) if as_json else result["message"])
+    if result["stopped"]:
+        raise typer.Exit(ExitCode.INTERRUPTED)

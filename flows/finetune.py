@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import InputError, StorageError, missing_extra
+from ..core.errors import InputError, StorageError
 from ..core.settings import load_settings
 from .stopping import stop_on_signals
 
@@ -39,7 +39,7 @@ def finetune(
         table: Parquet, as `generators.diffusion.data.read_table` takes it.
         label: the column. weights: of the base; None: those that ship.
         minutes: of training in all.
-        device: as torch names it.
+        device: "auto", "cpu" or "cuda".
         max_atoms: larger primitive cells are left out.
 
     Returns:
@@ -53,7 +53,9 @@ def finetune(
         raise InputError(f"cannot write an adapter to {out}", hint="name it NAME.safetensors")
     if not 0 < minutes < float("inf"):
         raise InputError(f"minutes: got {minutes:g}, must be positive")
-    _check_device(device)
+    from ..generators.diffusion.generator import pick_device
+
+    device = pick_device(device)
     from ..generators.diffusion.adapter_training import ADAPTER, AdapterSettings, AdapterTrainer
     from ..generators.diffusion.checkpoint import load_process
     from ..generators.diffusion.weights import default_weights
@@ -82,20 +84,6 @@ def finetune(
         "stopped": trainer.done < 1,
     }
     return summary | {"message": _message(summary)}
-
-
-def _check_device(device: str) -> None:
-    try:
-        import torch
-    except ImportError as error:
-        raise missing_extra("torch", "diffusion") from error
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        text = str(error).splitlines()[0]
-        raise InputError(
-            f"device '{device}' cannot be used: {text}", hint="cpu, cuda or cuda:N"
-        ) from error
 
 
 def _packed(table: Path, label: str, max_atoms: int, console: Console) -> Packed:

@@ -44,8 +44,8 @@ class Steps:
     settle: float = 0.4
 
 
-FAST = Steps(count=32)
-QUALITY = Steps(count=100, churn=0.6)
+FAST = Steps(count=32, anneal=3.0)
+QUALITY = Steps(count=100, churn=0.6, anneal=3.0)
 
 
 @dataclass(frozen=True)

@@ -165,9 +165,8 @@ class Planner:
         unit = sum(self.counts.values())
         fits = [m for m in range(unit, self.largest + 1, unit) if m >= self.request.min_atoms]
         if not fits:
-            formula = "".join(f"{s}{n}" for s, n in self.conditions.composition)
             raise InputError(
-                f"formula: {formula} has {unit} atoms, and no multiple lies between "
+                f"formula: {_formula(self.conditions)} has {unit} atoms, and no multiple lies between "
                 f"{self.request.min_atoms} and {self.largest}",
                 hint="the model makes cells of at most 20 atoms",
             )
@@ -195,6 +194,8 @@ class Planner:
             for i in np.flatnonzero(fits):
                 per = tuple(n * int(library.n_atoms[i]) // unit for n in self.counts.values())
                 fits[i] = bool(arrangements(library.sizes[i], per))
+            # The common templates are rigid ones, and one try tells all of them: look further.
+            weights = np.sqrt(weights)
         total: NDArray[np.float64] = np.where(fits, weights, 0.0)
         return total / total.sum() if total.sum() else total
 
@@ -240,8 +241,7 @@ class Planner:
                     f"space group {', '.join(map(str, request.spacegroups))}"
                     if request.spacegroups
                     else f"the {request.crystal_system} system",
-                    "".join(f"{s}{n}" for s, n in self.conditions.composition)
-                    or "-".join(self.conditions.elements),
+                    _formula(self.conditions) or "-".join(self.conditions.elements),
                 )
                 if part
             )
@@ -350,6 +350,15 @@ class Planner:
         kept = numbers if self.request.keep_types else None
         required = () if self.request.keep_types else self.required
         return Plan(p1(len(numbers)), self.allowed, required, None, kept, start=start, targets=targets)
+
+
+def _formula(conditions: Conditions) -> str:
+    """The formula asked for as people write it; empty where none is."""
+    if not conditions.composition:
+        return ""
+    from pymatgen.core import Composition
+
+    return Composition(dict(conditions.composition)).reduced_formula
 
 
 @lru_cache(maxsize=100_000)

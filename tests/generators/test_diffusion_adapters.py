@@ -332,7 +332,7 @@ def test_the_flow_writes_an_adapter(tmp_path, table, packed, base, monkeypatch):
     told = {"weights": weights, "minutes": 0.01, "max_atoms": 8, "console": Console(quiet=True)}
     with pytest.raises(InputError, match="no numeric column 'hardness'"):
         finetune(source, "hardness", out, **told)
-    with pytest.raises(InputError, match="device 'gpu7'"):
+    with pytest.raises(InputError, match="device: 'gpu7'"):
         finetune(source, "mean_number", out, device="gpu7", **told)
     with pytest.raises(InputError, match="minutes"):
         finetune(source, "mean_number", out, **told | {"minutes": 0.0})

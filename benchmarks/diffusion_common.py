@@ -69,8 +69,9 @@ class Model:
 
     @cached_property
     def loaded(self):
-        """(process, card)."""
-        return load_process(self.weights, self.device)
+        """(process, card), in double precision as the generator samples."""
+        process, card = load_process(self.weights, self.device)
+        return process.double(), card
 
     def generator(
         self, request: Request | None = None, sampling: Sampling | None = None

@@ -162,9 +162,9 @@ def sampling(arguments, model: Model, process) -> Iterator[str]:
     """Crystals per second against batch size and number of atoms."""
     import torch
 
-    top = peak(model.device, torch.float32)
+    top = peak(model.device, torch.float64)
     per = "" if model.device == "cuda" else " per CPU s"
-    yield f"sampling, float32; peak of a float32 matrix product {top / 1e9:,.1f} GFLOP/s{per}"
+    yield f"sampling, float64; peak of a float64 matrix product {top / 1e9:,.1f} GFLOP/s{per}"
     yield (
         f"{'mode':<9}{'atoms':>6}{'batch':>7}{'calls':>7}{'crystals/s':>12}{'per CPU s':>11}"
         f"{'s/crystal':>11}{'GFLOP/crystal':>15}{'of the peak':>13}"

@@ -92,6 +92,14 @@ def generate(
     keep_elements: Annotated[
         bool, typer.Option("--keep-elements", rich_help_panel=MAKE, help="Around: keep the elements.")
     ] = False,
+    any_charge: Annotated[
+        bool,
+        typer.Option(
+            "--any-charge",
+            rich_help_panel=MAKE,
+            help="Also compositions that no oxidation states balance.",
+        ),
+    ] = False,
     weights: Annotated[
         Path | None,
         typer.Option(rich_help_panel=MODEL, help="A checkpoint, in place of the one that ships."),
@@ -151,6 +159,7 @@ def generate(
         "crystal_system": crystal_system,
         "min_atoms": min_atoms,
         "n_elements": n_elements,
+        "charge_balanced": False if any_charge else None,
         "properties": parse_properties(properties or []),
         "guidance": guidance,
         "planar": parse_planar(planar) if planar else None,

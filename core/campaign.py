@@ -152,6 +152,10 @@ class DiffusionChoice(_Section):
     crystal_system: CrystalSystem | None = Field(default=None, description="Empty: all.")
     min_atoms: int = Field(default=1, ge=1, description="Smallest cell to propose.")
     n_elements: int | None = Field(default=None, ge=1, description="Exact number of elements.")
+    charge_balanced: bool = Field(
+        default=True,
+        description="Where elements are given: only compositions that oxidation states can balance.",
+    )
     properties: dict[str, float | tuple[float, float]] = Field(
         default_factory=dict, description="Targets, for example bulk_modulus: 200 or [150, 250]."
     )

@@ -56,6 +56,7 @@ def _diffusion(choice: c.DiffusionChoice) -> Generator:
         crystal_system=choice.crystal_system,
         min_atoms=choice.min_atoms,
         n_elements=choice.n_elements,
+        charge_balanced=choice.charge_balanced,
         targets=parse_targets(choice.properties),
         planar=hold(planar.lattice, planar.element, bond_length=planar.bond_length) if planar else None,
         start=_crystals(around.paths) if around else (),

@@ -111,7 +111,12 @@ def request(
 
 def _flag(key: str) -> str:
     """The option of a setting."""
-    special = {"spacegroups": "--spacegroup", "properties": "--property", "symmetric": "--no-symmetry"}
+    special = {
+        "spacegroups": "--spacegroup",
+        "properties": "--property",
+        "symmetric": "--no-symmetry",
+        "charge_balanced": "--any-charge",
+    }
     return special.get(key, "--" + key.replace("_", "-"))
 
 

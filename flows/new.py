@@ -58,6 +58,7 @@ GENERATORS = {
   kind: diffusion     # diffusion | substitution | random | files | plugin
   mode: fast          # fast | quality (three times the steps)
   symmetric: true     # within the space groups and orbits of known crystals
+  charge_balanced: true   # only compositions that oxidation states can balance
   # spacegroups: [225, 221]
   # crystal_system: cubic
   # n_elements: 3

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...core.elements import SYMBOLS
+from ..charge import charge_balanced
 from .codes import N_ELEMENTS
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Plan:
         allowed: (119,) true for elements that may appear.
         required: atomic numbers that must each appear.
         n_elements: exact number of different elements, or None.
+        balanced: take elements whose oxidation states can add up to zero, if any such choice is there.
         numbers: (n,) atomic numbers where the composition is given, or None.
         fixed, start: see there.
         targets: property values to steer towards, by name.
@@ -66,6 +69,7 @@ class Plan:
     allowed: NDArray[np.bool_]
     required: tuple[int, ...] = ()
     n_elements: int | None = None
+    balanced: bool = False
     numbers: NDArray[np.int64] | None = None
     fixed: Fixed | None = None
     start: Start | None = None
@@ -134,6 +138,8 @@ def settle(
     orbit: NDArray[np.int64],
     required: tuple[int, ...] = (),
     n_elements: int | None = None,
+    *,
+    balanced: bool = False,
 ) -> NDArray[np.int64]:
     """Elements of the atoms: the most probable that meet what is asked for.
 
@@ -141,6 +147,7 @@ def settle(
         log_p: (n, 119) log probabilities, equal within an orbit; -inf where an element is not allowed.
         orbit: (n,) orbit of each atom.
         required: atomic numbers that must appear. n_elements: exact number of different elements.
+        balanced: prefer compositions in charge balance.
 
     Returns:
         (n,) atomic numbers.
@@ -152,6 +159,10 @@ def settle(
     first = np.array([int(np.argmax(orbit == o)) for o in range(len(sizes))])
     score = np.maximum(log_p[first], -1e6) * sizes[:, None]
     chosen = np.argmax(log_p[first], 1)
+    if balanced:
+        best = _in_balance(score, sizes, required, n_elements)
+        if best is not None:
+            return best[orbit]
     if n_elements is None:
         return _with(score, chosen, required)[orbit]
     wanted = set(required)
@@ -166,6 +177,42 @@ def settle(
     among = sorted(wanted)
     chosen = np.array(among)[np.argmax(score[:, among], 1)]
     return _with(score, chosen, tuple(among))[orbit]
+
+
+_AMONG = 8  # elements between which balance is looked for: the required ones, then the likeliest
+_STATES = 3000  # compositions that are followed at once
+
+
+def _in_balance(
+    score: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    required: tuple[int, ...],
+    n_elements: int | None,
+) -> NDArray[np.int64] | None:
+    """The best choice of elements (orbits,) in charge balance, or None.
+
+    For each composition that the orbits met so far can have, the best way to it is kept; so the result
+    is exact unless there are more than `_STATES` compositions.
+    """
+    likely = np.argsort(-score.max(0), kind="stable")
+    among = [*required, *(int(z) for z in likely if z not in required and score[:, z].max() > -1e6)]
+    among = among[: max(_AMONG, len(required))]
+    ways: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {(0,) * len(among): (0.0, ())}
+    for o, size in enumerate(sizes.tolist()):
+        ahead: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
+        for counts, (value, path) in ways.items():
+            for k, z in enumerate(among):
+                gain = value + float(score[o, z])
+                reached = (*counts[:k], counts[k] + size, *counts[k + 1 :])
+                if reached not in ahead or gain > ahead[reached][0]:
+                    ahead[reached] = (gain, (*path, z))
+        ways = dict(sorted(ahead.items(), key=lambda item: -item[1][0])[:_STATES])
+    for counts, (value, path) in ways.items():  # the likeliest first
+        present = {z: n for z, n in zip(among, counts, strict=True) if n}
+        fits = present.keys() >= set(required) and n_elements in (None, len(present))
+        if value > -1e5 and fits and charge_balanced({SYMBOLS[z]: n for z, n in present.items()}):
+            return np.array(path)
+    return None
 
 
 def _with(

@@ -36,12 +36,14 @@ class Steps:
         anneal: factor on the drift of coordinates and cell at low noise (1: none), after the
             anti-annealing of DiffCSP (arXiv:2309.04475) and FlowMM (arXiv:2406.04713).
         settle: level at which the elements are decided; below it they are held.
+        settle_balanced: the same where they must be in charge balance: earlier, so that the rest adapts.
     """
 
     count: int = 50
     churn: float = 0.0
     anneal: float = 1.0
     settle: float = 0.4
+    settle_balanced: float = 0.7
 
 
 FAST = Steps(count=32, anneal=3.0)
@@ -148,6 +150,7 @@ class _Run:
                 many = len(fixed.numbers)
                 held[k, :many], held_frac[k, :many], channels[k] = True, fixed.frac, fixed.channels
         self.settled = torch.tensor([p.numbers is not None for p in plans], device=self.device)
+        self.settle = self.real([steps.settle_balanced if p.balanced else steps.settle for p in plans])
         self.numbers = torch.as_tensor(numbers, device=self.device)
         self.held = torch.as_tensor(held, device=self.device)
         self.offset, self.held_frac = self.real(offset), self.real(held_frac)
@@ -283,14 +286,15 @@ class _Run:
 
     def decide(self, state: State, level: Tensor) -> None:
         """Settle the elements of the crystals that have come below the settling level."""
-        due = ~self.settled & (level <= self.steps.settle)
+        due = ~self.settled & (level <= self.settle)
         if not bool(due.any()):
             return
         _, found = self.estimate(state, level)
         log_p = found.logits.log_softmax(-1).double().cpu().numpy()
         for k in torch.nonzero(due)[:, 0].tolist():
             plan, n = self.plans[k], len(self.plans[k])
-            chosen = settle(log_p[k, :n], plan.template.orbit, plan.required, plan.n_elements)
+            asked = plan.required, plan.n_elements
+            chosen = settle(log_p[k, :n], plan.template.orbit, *asked, balanced=plan.balanced)
             self.numbers[k, :n] = torch.as_tensor(chosen, device=self.device)
         self.settled = self.settled | due
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.elements import ATOMIC_NUMBERS, SYMBOLS
 from ...core.errors import InputError
+from ..charge import charge_balanced
 from .codes import N_ELEMENTS
 from .plan import Fixed, Plan, Start
 from .symmetry import Template, p1
@@ -32,6 +33,7 @@ CRYSTAL_SYSTEMS = {
     "hexagonal": (168, 194),
     "cubic": (195, 230),
 }
+_BALANCED_ELEMENTS = 5  # with more there are too many compositions to go through, and some balances
 _LARGEST_CHOICE = 20_000  # arrangements of a composition on a template that are counted
 
 
@@ -43,6 +45,7 @@ class Request:
         symmetric: make crystals within the space groups of known ones (false: no symmetry imposed).
         spacegroups: numbers; crystal_system: a name of `CRYSTAL_SYSTEMS`. Either implies `symmetric`.
         min_atoms: smallest cell. n_elements: exact number of different elements.
+        charge_balanced: where elements are asked for, keep to what oxidation states can balance.
         targets: property -> value, or (low, high) to draw from.
         planar: a planar lattice to hold (see `planar.hold`).
         start: crystals to explore around; level: how far, in (0, 1]; keep_types: keep their elements.
@@ -53,6 +56,7 @@ class Request:
     crystal_system: str | None = None
     min_atoms: int = 1
     n_elements: int | None = None
+    charge_balanced: bool = True
     targets: Mapping[str, float | tuple[float, float]] = field(default_factory=dict)
     planar: Held | None = None
     start: tuple[Crystal, ...] = ()
@@ -174,6 +178,21 @@ class Planner:
     # --- what can be made ---
 
     @property
+    def balanced(self) -> bool:
+        """Whether compositions must be in charge balance: where elements, but no formula, are given."""
+        return self.request.charge_balanced and bool(self.conditions.elements) and not self.counts
+
+    def _can_balance(self, sizes: tuple[int, ...]) -> bool:
+        """Whether the required elements fit on orbits of these sizes in charge balance."""
+        if not (self.balanced and 0 < len(self.required) <= _BALANCED_ELEMENTS):
+            return True
+        names = [SYMBOLS[z] for z in self.required]
+        return any(
+            charge_balanced(dict(zip(names, counts, strict=True)))
+            for counts in compositions(sizes, len(names))
+        )
+
+    @property
     def symmetric(self) -> bool:
         """Whether crystals are made within a template."""
         asked = self.request.symmetric or bool(self.request.groups())
@@ -196,6 +215,8 @@ class Planner:
                 fits[i] = bool(arrangements(library.sizes[i], per))
             # The common templates are rigid ones, and one try tells all of them: look further.
             weights = np.sqrt(weights)
+        balance = {s: self._can_balance(s) for s in {library.sizes[i] for i in np.flatnonzero(fits)}}
+        fits &= np.array([balance.get(s, False) for s in library.sizes])
         total: NDArray[np.float64] = np.where(fits, weights, 0.0)
         return total / total.sum() if total.sum() else total
 
@@ -218,6 +239,8 @@ class Planner:
                 held = self.counts[request.planar.atomic_number]
                 fits &= n // unit * held >= request.planar.n_sites
             sizes = sizes + 1  # a formula may need a size that is rare
+        elif request.planar is None:
+            fits &= np.array([self._can_balance((1,) * k) if f else False for k, f in enumerate(fits)])
         weights: NDArray[np.float64] = np.where(fits, sizes, 0.0)
         return weights / weights.sum() if weights.sum() else weights
 
@@ -251,7 +274,11 @@ class Planner:
                 hint="allow more atoms, other groups, or leave the space group open",
             )
         if not (self.weights.sum() or self.size_weights.sum()):
-            raise InputError(f"nothing of at most {self.largest} atoms meets what is asked for")
+            balance = " in charge balance" if self.balanced else ""
+            raise InputError(
+                f"nothing of at most {self.largest} atoms{balance} meets what is asked for",
+                hint="allow more atoms, or charge_balanced: false" if balance else None,
+            )
 
     def _check_start(self) -> None:
         request = self.request
@@ -283,7 +310,8 @@ class Planner:
         if self.request.planar is not None:
             return self._planar(rng, self.request.planar, targets)
         template, numbers = self._template(rng)
-        return Plan(template, self.allowed, self.required, k, numbers, targets=targets)
+        rules = self.allowed, self.required, k, self.balanced
+        return Plan(template, *rules, numbers, targets=targets)
 
     def _template(self, rng: np.random.Generator) -> tuple[Template, NDArray[np.int64] | None]:
         if self.symmetric and self.weights.sum():
@@ -331,7 +359,13 @@ class Planner:
         species = np.full(held.n_sites, held.atomic_number)
         fixed = Fixed(held.frac, species, channels)
         return Plan(
-            p1(n), self.allowed, self.required, self.request.n_elements, numbers, fixed, targets=targets
+            p1(n),
+            self.allowed,
+            self.required,
+            self.request.n_elements,
+            numbers=numbers,
+            fixed=fixed,
+            targets=targets,
         )
 
     def _around(self, rng: np.random.Generator, targets: Mapping[str, float]) -> Plan:
@@ -349,7 +383,16 @@ class Planner:
         )
         kept = numbers if self.request.keep_types else None
         required = () if self.request.keep_types else self.required
-        return Plan(p1(len(numbers)), self.allowed, required, None, kept, start=start, targets=targets)
+        return Plan(p1(len(numbers)), self.allowed, required, numbers=kept, start=start, targets=targets)
+
+
+@lru_cache(maxsize=10_000)
+def compositions(sizes: tuple[int, ...], elements: int) -> frozenset[tuple[int, ...]]:
+    """Atoms of each element, at least one, over all ways to give orbits of these sizes to elements."""
+    found = {(0,) * elements}
+    for size in sizes:
+        found = {(*c[:k], c[k] + size, *c[k + 1 :]) for c in found for k in range(elements)}
+    return frozenset(c for c in found if min(c) > 0)
 
 
 def _formula(conditions: Conditions) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from heliodor.core.crystal import Crystal
+from heliodor.generators.charge import charge_balanced
 from heliodor.generators.diffusion.codes import element_codes
 from heliodor.generators.diffusion.model import CrystalTransformer, Shape
 from heliodor.generators.diffusion.plan import Fixed, Plan, Start, settle
@@ -210,6 +212,37 @@ def test_settling_takes_the_most_probable_that_is_allowed(seed, orbits, n_requir
 
     best = max(value(c) for c in product(among, repeat=orbits) if set(required) <= set(c))
     assert value(found[[int(np.argmax(orbit == o)) for o in range(orbits)]]) == pytest.approx(best)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 4), st.booleans())
+@limits(max_examples=40, deadline=None)
+def test_balanced_settling_is_the_best_in_balance(seed, orbits, all_three):
+    """Against trying every assignment."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, orbits)
+    orbit = np.repeat(np.arange(orbits), sizes)
+    names = {3: "Li", 8: "O", 22: "Ti"}
+    log_p = np.full((orbits, 119), -np.inf)
+    log_p[:, list(names)] = rng.normal(size=(orbits, 3)) * 2
+    required = tuple(names) if all_three and orbits > 2 else ()
+
+    def fits(choice):
+        counts = Counter()
+        for o, z in enumerate(choice):
+            counts[names[z]] += int(sizes[o])
+        return set(required) <= set(choice) and charge_balanced(counts)
+
+    def value(choice):
+        return sum(log_p[o, z] * sizes[o] for o, z in enumerate(choice))
+
+    found = settle(log_p[orbit], orbit, required, balanced=True)
+    chosen = tuple(found[[int(np.argmax(orbit == o)) for o in range(orbits)]].tolist())
+    possible = [c for c in product(names, repeat=orbits) if fits(c)]
+    if possible:
+        assert fits(chosen)
+        assert value(chosen) == pytest.approx(max(value(c) for c in possible))
+    else:
+        assert set(required) <= set(chosen)
 
 
 def test_more_elements_than_places_is_an_error():

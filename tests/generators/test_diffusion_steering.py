@@ -66,6 +66,16 @@ def test_elements_space_group_and_size(library):
     assert {len(p) for p in plans(planner(library, min_atoms=4))} == {5, 6}
 
 
+def test_elements_are_put_in_charge_balance(library):
+    oxide = Conditions(elements=("Li", "Ti", "O"))
+    assert all(p.balanced for p in plans(planner(library, oxide), 5))
+    assert not any(p.balanced for p in plans(planner(library, oxide, charge_balanced=False), 5))
+    assert not any(p.balanced for p in plans(planner(library), 5))
+    salt = Conditions(elements=("Na", "Cl"))
+    assert {p.template.spacegroup for p in plans(planner(library, salt))} == {225}
+    assert {p.template.spacegroup for p in plans(planner(library, salt, charge_balanced=False))} > {225}
+
+
 def test_a_composition_fills_the_orbits(library):
     c = Conditions(elements=("O", "Sr", "Ti"), composition=(("O", 3), ("Sr", 1), ("Ti", 1)))
     seen = Counter()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,40 @@ def test_two_runs_of_one_campaign_share_the_work(heliodor, environment, tmp_path
     assert_same(
         snapshot(file, sqlite_of(tmp_path / "alone")), snapshot(file, sqlite_of(tmp_path / "shared"))
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_while_the_diffusion_model_proposes(heliodor, environment, tmp_path, write_campaign):
+    def campaign(name: str) -> Path:
+        generator = {"kind": "diffusion", "symmetric": False}  # the slower kind: no short cells
+        budget = {"candidates": 150, "round_size": 75}
+        space = {"elements": ["Li", "Ti", "O"], "max_atoms": 20}
+        none = {"kind": "none"}
+        return write_campaign(
+            name, generator=generator, space=space, relaxer=none, dft=none, budget=budget
+        )
+
+    calm_file, killed_file = campaign("calm"), campaign("killed")
+    calm = heliodor("run", calm_file, "--out", tmp_path / "calm")
+    assert calm.returncode == 0, calm.stderr
+    command = [sys.executable, "-m", "heliodor.cli", "run", killed_file, "--out", tmp_path / "killed"]
+    moments = random.Random(1)
+    for _ in range(3):
+        process = subprocess.Popen(
+            [str(part) for part in command], env=environment, cwd=tmp_path,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(6, 12))
+        assert process.poll() is None, "the campaign ended before the kill: make it longer"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    last = heliodor("run", killed_file, "--out", tmp_path / "killed")
+    assert last.returncode == 0, last.stderr
+    one = snapshot(calm_file, sqlite_of(tmp_path / "calm"))
+    assert len(one["keys"]) == 150
+    assert_same(one, snapshot(killed_file, sqlite_of(tmp_path / "killed")))
 
 
 def new_database(server: str, name: str) -> str:

@@ -43,9 +43,9 @@ MATCHER = {"ltol": 0.3, "stol": 0.5, "angle_tol": 10}
 BATCH = {"cpu": 64, "cuda": 1024}
 _TOGETHER = {"cpu": 16, "cuda": 256}  # formulas planned at once: crystals of like size share a batch
 CASES = {
-    "within templates, Z given": {"symmetric": True},
+    "half in templates, Z given": {"symmetric": True},
     "no symmetry, Z given": {"symmetric": False},
-    "within templates, Z free": {"symmetric": True, "free_z": True},
+    "half in templates, Z free": {"symmetric": True, "free_z": True},
 }
 
 

@@ -33,6 +33,7 @@ CRYSTAL_SYSTEMS = {
     "hexagonal": (168, 194),
     "cubic": (195, 230),
 }
+_FREE_SHARE = 0.5  # of the tries at a formula: made without symmetry
 _BALANCED_ELEMENTS = 5  # with more there are too many compositions to go through, and some balances
 _LARGEST_CHOICE = 20_000  # arrangements of a composition on a template that are counted
 
@@ -42,7 +43,8 @@ class Request:
     """What is asked for beyond `Conditions`.
 
     Args:
-        symmetric: make crystals within the space groups of known ones (false: no symmetry imposed).
+        symmetric: make crystals within the space groups of known ones (false: no symmetry imposed;
+            where a formula is asked for, half of them).
         spacegroups: numbers; crystal_system: a name of `CRYSTAL_SYSTEMS`. Either implies `symmetric`.
         min_atoms: smallest cell. n_elements: exact number of different elements.
         charge_balanced: where elements are asked for, keep to what oxidation states can balance.
@@ -314,7 +316,10 @@ class Planner:
         return Plan(template, *rules, numbers, targets=targets)
 
     def _template(self, rng: np.random.Generator) -> tuple[Template, NDArray[np.int64] | None]:
-        if self.symmetric and self.weights.sum():
+        # Of a formula the right template is a guess: half the tries go without. Of 200 held-out formulas
+        # 20 tries found 62 % within templates and 69 % without (benchmarks/diffusion_prediction.py).
+        guess = bool(self.counts) and not self.request.groups() and bool(self.size_weights.sum())
+        if self.symmetric and self.weights.sum() and not (guess and rng.random() < _FREE_SHARE):
             template = self.library[int(rng.choice(len(self.weights), p=self.weights))]
             if not self.counts:
                 return template, None

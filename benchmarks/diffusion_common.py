@@ -24,8 +24,8 @@ from heliodor.generators.diffusion.checkpoint import load_process
 from heliodor.generators.diffusion.data import Packed, packed
 from heliodor.generators.diffusion.generator import DiffusionGenerator, Sampling, pick_device
 from heliodor.generators.diffusion.lattice import cell_of
+from heliodor.generators.diffusion.request import Request
 from heliodor.generators.diffusion.sampler import FAST, QUALITY, Steps
-from heliodor.generators.diffusion.steering import Request
 from heliodor.generators.diffusion.symmetry import TemplateLibrary
 from heliodor.generators.diffusion.weights import TEMPLATES, default_weights
 from heliodor.report.stats import wilson

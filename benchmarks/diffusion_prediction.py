@@ -35,7 +35,8 @@ from heliodor.core.elements import SYMBOLS
 from heliodor.core.errors import InputError
 from heliodor.core.records import Conditions
 from heliodor.generators.diffusion.data import Packed
-from heliodor.generators.diffusion.steering import Planner, Request
+from heliodor.generators.diffusion.request import Request
+from heliodor.generators.diffusion.steering import Planner
 from heliodor.generators.diffusion.symmetry import TemplateLibrary
 
 # The field's: Jiao et al. (DiffCSP, arXiv:2309.04475), Miller et al. (FlowMM, arXiv:2406.04713).

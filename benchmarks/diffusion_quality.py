@@ -36,7 +36,7 @@ from diffusion_common import (
 from heliodor.core.records import Candidate, Conditions, Reason
 from heliodor.core.settings import load_settings
 from heliodor.generators.diffusion.generator import Sampling
-from heliodor.generators.diffusion.steering import Request
+from heliodor.generators.diffusion.request import Request
 
 SYMPREC = 0.1  # angstrom
 # MatterGen's measure of what relaxation moves (Zeni et al., Nature 639, 624 (2025); evaluation code of 1.0.3):

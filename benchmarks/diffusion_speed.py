@@ -44,7 +44,8 @@ from diffusion_common import (
 
 from heliodor.core.records import Conditions
 from heliodor.generators.diffusion.model import Shape
-from heliodor.generators.diffusion.steering import Planner, Request
+from heliodor.generators.diffusion.request import Request
+from heliodor.generators.diffusion.steering import Planner
 
 _WARM = 3  # training steps before the clock starts
 

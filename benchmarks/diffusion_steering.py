@@ -38,7 +38,7 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.records import Conditions, Relaxed
 from heliodor.generators.diffusion.generator import Sampling
 from heliodor.generators.diffusion.planar import hold, verify
-from heliodor.generators.diffusion.steering import CRYSTAL_SYSTEMS, Request
+from heliodor.generators.diffusion.request import CRYSTAL_SYSTEMS, Request
 from heliodor.generators.diffusion.weights import shipped_adapters
 from heliodor.validators.validity import Validity
 

@@ -47,7 +47,7 @@ def build_generator(choice: c.GeneratorChoice) -> Generator:
 def _diffusion(choice: c.DiffusionChoice) -> Generator:
     from ..generators.diffusion.generator import DiffusionGenerator, Sampling
     from ..generators.diffusion.planar import hold
-    from ..generators.diffusion.steering import Request, parse_targets
+    from ..generators.diffusion.request import Request, parse_targets
 
     planar, around = choice.planar, choice.around
     request = Request(

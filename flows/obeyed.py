@@ -93,7 +93,7 @@ def _groups(generator: DiffusionChoice | RandomChoice) -> tuple[str, frozenset[i
     numbers = frozenset(generator.spacegroups)
     words = [f"space group {' or '.join(map(str, sorted(numbers)))}"] if numbers else []
     if isinstance(generator, DiffusionChoice) and generator.crystal_system:
-        from ..generators.diffusion.steering import CRYSTAL_SYSTEMS
+        from ..generators.diffusion.request import CRYSTAL_SYSTEMS
 
         low, high = CRYSTAL_SYSTEMS[generator.crystal_system]
         system = frozenset(range(low, high + 1))

@@ -16,7 +16,8 @@ from ...core.crystal import Crystal
 from ...core.errors import InputError, MissingError, missing_extra
 from ...core.records import Candidate, Conditions, Failure, Origin, Reason
 from .memory import keep_memory
-from .steering import Planner, Request
+from .request import Request
+from .steering import Planner
 from .weights import TEMPLATES, adapter_path, default_weights
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from heliodor.core.errors import InputError, MissingError
 from heliodor.core.records import Candidate, Conditions, Failure
 from heliodor.generators.diffusion import generator as module
 from heliodor.generators.diffusion.generator import DiffusionGenerator, Sampling
-from heliodor.generators.diffusion.steering import Request
+from heliodor.generators.diffusion.request import Request
 from heliodor.generators.diffusion.weights import FOLDER, default_weights, shipped_adapters
 from heliodor.validators.uniqueness import Uniqueness
 from heliodor.validators.validity import Validity

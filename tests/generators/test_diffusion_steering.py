@@ -15,7 +15,8 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError
 from heliodor.core.records import Conditions
 from heliodor.generators.diffusion.planar import hold
-from heliodor.generators.diffusion.steering import Planner, Request, arrangements, parse_targets
+from heliodor.generators.diffusion.request import Request, parse_targets
+from heliodor.generators.diffusion.steering import Planner, arrangements
 from heliodor.generators.diffusion.symmetry import TemplateLibrary, find_template
 
 SEEN = np.zeros(119, bool)

@@ -19,7 +19,7 @@ from ...core.errors import InputError
 from .adapters import Adapter, Scale, save_adapter
 from .checkpoint import read_tensors, write_tensors
 from .memory import keep_memory
-from .train import STATE, WEIGHTS, Progress, Resident, Settings, take
+from .train import STATE, WEIGHTS, Progress, Resident, Settings, noised_losses, schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,8 +189,7 @@ class AdapterTrainer:
     def _step(self) -> Tensor:
         s = self.settings
         for group in self.optimizer.param_groups:
-            left = max(0.0, 1 - self.done)
-            group["lr"] = s.learning_rate * min(1.0, (self.step + 1) / s.warmup) * min(1.0, left / 0.25)
+            group["lr"] = s.learning_rate * schedule(self.step, s.warmup, self.done)
         loss = self._losses(self.train, self.train.labels, (s.seed, self.step), s.batch).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -208,29 +207,16 @@ class AdapterTrainer:
         rng = np.random.default_rng(seed)
         noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         rows, width = part.data.draw(rng, batch, self.device)
-
-        def chance(share: float) -> Tensor:
-            return torch.rand(batch, device=self.device, generator=noise) < share
-
-        level = torch.as_tensor(rng.beta(1.6, 1.2, batch), dtype=torch.float32, device=self.device)
-        type_level = torch.where(chance(self.settings.known_types), 0.0, level)
-        frame = take(part.data.frames, rows, width, chance(self.settings.symmetric))
-        data = part.data
         told = (
             self.adapter.attached(self.process, labels[rows])
             if labels is not None
             else contextlib.nullcontext()
         )
+        s = self.settings
+        shares = {"symmetric": s.symmetric, "known_types": s.known_types}
         with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16), told as extra:
-            losses = self.process.losses(
-                data.numbers[rows, :width],
-                data.frac[rows, :width],
-                data.channels[rows],
-                frame,
-                level,
-                type_level,
-                noise,
-                extra,
+            losses = noised_losses(
+                self.process, part.data, rows, width, rng, noise, **shares, extra=extra
             )
         return torch.stack([WEIGHTS[k] * v for k, v in losses.items()]).sum(0)
 

@@ -93,13 +93,9 @@ def frame_of(plans: Sequence[Plan], width: int, device: str, dtype: torch.dtype 
     metric = np.zeros((b, 6, 6))
     for k, plan in enumerate(plans):
         t, n = plan.template, len(plan)
-        first = np.array([int(np.argmax(t.orbit == o)) for o in t.orbit])
-        rep[k, :n], turn[k, :n], free[k, :n] = first, t.rotation, t.free
+        rep[k, :n], turn[k, :n], free[k, :n] = t.representatives[t.orbit], t.rotation, t.free
         mask[k, :n], metric[k] = True, t.metric
-    group = [
-        p.template.spacegroup if len(p) != p.template.n_orbits or p.template.spacegroup > 1 else 0
-        for p in plans
-    ]
+    group = [t if t > 1 else 0 for t in (p.template.spacegroup for p in plans)]
 
     def there(array: NDArray[np.generic]) -> torch.Tensor:
         return torch.as_tensor(array, device=device)

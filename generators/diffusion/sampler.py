@@ -151,6 +151,9 @@ class _Run:
                 held[k, :many], held_frac[k, :many], channels[k] = True, fixed.frac, fixed.channels
         self.settled = torch.tensor([p.numbers is not None for p in plans], device=self.device)
         self.settle = self.real([steps.settle_balanced if p.balanced else steps.settle for p in plans])
+        self.wanted = {
+            name: self.real([p.targets.get(name, torch.nan) for p in plans]) for name in adapters
+        }
         self.numbers = torch.as_tensor(numbers, device=self.device)
         self.held = torch.as_tensor(held, device=self.device)
         self.offset, self.held_frac = self.real(offset), self.real(held_frac)
@@ -225,7 +228,7 @@ class _Run:
         """Classifier-free guidance (arXiv:2207.12598): free + w (bound - free), property by property."""
         logits, shift, channels = free.logits, free.shift, free.channels
         for name, adapter in self.adapters.items():
-            wanted = self.real([p.targets.get(name, torch.nan) for p in self.plans])
+            wanted = self.wanted[name]
             on = ~wanted.isnan()
             with adapter.attached(self.process, wanted.nan_to_num()) as extra:
                 bound = self.process.estimate(

@@ -141,6 +141,51 @@ def take(frame: Frame, rows: Tensor, width: int, symmetric: Tensor) -> Frame:
     )
 
 
+def noised_losses(
+    process: Process,
+    data: Resident,
+    rows: Tensor,
+    width: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
+    *,
+    symmetric: float,
+    known_types: float,
+    extra: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Loss of each part, (B,) each, of some crystals at levels drawn by `rng`, with noise from `noise`.
+
+    Args:
+        rows, width: which crystals, cut to how many atoms.
+        symmetric, known_types: shares that are noised within their space group, or have clean types.
+        extra: (B, width) property condition.
+    """
+    b, device = len(rows), data.frac.device
+
+    def chance(share: float) -> Tensor:
+        return torch.rand(b, device=device, generator=noise) < share
+
+    level = torch.as_tensor(rng.beta(1.6, 1.2, b), dtype=torch.float32, device=device)
+    type_level = torch.where(chance(known_types), 0.0, level)
+    frame = take(data.frames, rows, width, chance(symmetric))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        return process.losses(
+            data.numbers[rows, :width],
+            data.frac[rows, :width],
+            data.channels[rows],
+            frame,
+            level,
+            type_level,
+            noise,
+            extra,
+        )
+
+
+def schedule(step: int, warmup: int, done: float) -> float:
+    """Share of the largest learning rate: rises over `warmup` steps, falls over the last quarter."""
+    return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, 1 - done) / 0.25)
+
+
 @dataclass
 class Progress:
     """Where a training stands, for whoever shows it."""
@@ -241,7 +286,7 @@ class Trainer:
         noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         rows, width = self.data.draw(rng, s.batch, self.device)
         for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * self._rate()
+            group["lr"] = s.learning_rate * schedule(self.step, s.warmup, self.done)
         losses = self._losses(self.data, rows, width, rng, noise)
         total = sum((WEIGHTS[k] * v for k, v in losses.items()), torch.zeros((), device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
@@ -260,30 +305,11 @@ class Trainer:
     def _losses(
         self, data: Resident, rows: Tensor, width: int, rng: np.random.Generator, noise: torch.Generator
     ) -> dict[str, Tensor]:
-        s, b = self.settings, len(rows)
-
-        def uniform() -> Tensor:
-            return torch.rand(b, device=self.device, generator=noise)
-
-        level = torch.as_tensor(rng.beta(1.6, 1.2, b), dtype=torch.float32, device=self.device)
-        type_level = torch.where(uniform() < s.known_types, 0.0, level)
-        symmetric = uniform() < s.symmetric
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
-            frame = take(data.frames, rows, width, symmetric)
-            losses = self.process.losses(
-                data.numbers[rows, :width],
-                data.frac[rows, :width],
-                data.channels[rows],
-                frame,
-                level,
-                type_level,
-                noise,
-            )
+        s = self.settings
+        losses = noised_losses(
+            self.process, data, rows, width, rng, noise, symmetric=s.symmetric, known_types=s.known_types
+        )
         return {name: value.mean() for name, value in losses.items()}
-
-    def _rate(self) -> float:
-        left = max(0.0, 1 - self.done)
-        return min(1.0, (self.step + 1) / self.settings.warmup) * min(1.0, left / 0.25)
 
     @torch.no_grad()
     def held_out_losses(self, batches: int = 8) -> dict[str, float]:

@@ -213,6 +213,9 @@ class MlipChoice(_Section):
     time_limit: float = Field(default=120, gt=0, description="Seconds per crystal.")
     memory_limit_gb: float = Field(default=6, gt=0, description="Memory per worker process, in GB.")
     max_atoms: int = Field(default=200, ge=1, description="Larger cells are not relaxed.")
+    max_supercell_atoms: int = Field(
+        default=2000, ge=1, description="Larger cells are not evaluated (phonons, elastic constants)."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: the GPU where there is one, else one process per core."
     )
@@ -308,6 +311,28 @@ class Screen(_Section):
     )
 
 
+class Review(_Section):
+    """What else is computed of each judged crystal. It adds columns and decides nothing."""
+
+    scores: bool = Field(
+        default=True,
+        description="Composition, synthesis, supply and distance columns (milliseconds a crystal).",
+    )
+    within: float = Field(
+        default=0.1,
+        description="eV/atom above the hull: phonons and elasticity up to there only.",
+    )
+    phonons: bool = Field(default=False, description="Phonons by finite displacements (phonopy).")
+    elastic: bool = Field(default=False, description="Elastic constants and the Born criteria.")
+    potentials: tuple[str, ...] = Field(
+        default=(),
+        description="Second opinions on every energy above hull, for example [sevennet].",
+    )
+    synthesis_model: str | None = Field(
+        default=None, description="A synthesizability model; empty: the one that ships."
+    )
+
+
 class Select(_Section):
     """Which crystals become DFT jobs: SUN crystals, lowest energy above hull first."""
 
@@ -334,6 +359,7 @@ class Campaign(_Section):
     screen: Screen = Screen()
     relaxer: RelaxerChoice = ChgnetChoice(kind="chgnet")
     reference: ReferenceChoice = EmbeddedChoice(kind="embedded")
+    review: Review = Review()
     select: Select = Select()
     dft: DftChoice = VaspChoice(kind="vasp")
     budget: Budget = Budget()
@@ -341,10 +367,10 @@ class Campaign(_Section):
     def science_digest(self) -> str:
         """Digest of all that decides candidates and verdicts.
 
-        The budget, the selection and the machine limits of the relaxer may change between runs of
-        the same campaign; nothing else may.
+        The budget, the review, the selection and the machine limits of the relaxer may change between
+        runs of the same campaign; nothing else may.
         """
-        content = self.model_dump(mode="json", exclude={"budget", "select", "dft"})
+        content = self.model_dump(mode="json", exclude={"budget", "review", "select", "dft"})
         for limit in ("time_limit", "memory_limit_gb", "device"):
             content["relaxer"].pop(limit, None)
         for limit in ("batch", "device"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from .columns import Column, Value
 from .crystal import Crystal
-from .records import Candidate, Conditions, DftTicket, Failure, Relaxed, Verdict
+from .records import Candidate, Conditions, DftTicket, Evaluated, Failure, Judged, Relaxed, Verdict
 
 
 @runtime_checkable
@@ -79,6 +80,30 @@ class Relaxer(Protocol):
         ...
 
 
+@runtime_checkable
+class Evaluator(Protocol):
+    """Energies, forces and stresses of crystals as they are, with a potential."""
+
+    name: str
+    model: str  # as in `Relaxer`
+
+    def supports(self, atomic_number: int) -> bool:
+        """Whether the potential was trained on the element."""
+        ...
+
+    def evaluate(self, batch: Sequence[Crystal]) -> Iterator[Evaluated | Failure]:
+        """Yields each as it is done, in any order (`key` tells which); one item per input.
+
+        Crystals of one batch must differ in their keys, or their forces cannot be told apart: a key
+        does not see the order of the atoms, nor displacements below 1e-6 of a cell vector.
+        """
+        ...
+
+    def close(self) -> None:
+        """End worker processes and free memory. The evaluator can be used again afterwards."""
+        ...
+
+
 @dataclass(frozen=True)
 class ReferenceInfo:
     """What a reference is. `name` and `digest` pin the snapshot; `coverage` says what it holds."""
@@ -125,6 +150,21 @@ class Reference(Protocol):
 
     def match(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """Novelty: one verdict per crystal (`passed` = novel; `match` = the known phase)."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Adds columns to the table: numbers about a crystal that decide nothing by themselves."""
+
+    name: str
+    columns: Sequence[Column]
+
+    def score(self, batch: Sequence[Judged]) -> list[Mapping[str, Value]]:
+        """One mapping per crystal, in the same order; its keys are the names in `columns`.
+
+        Never raises for an item: what cannot be computed is None.
+        """
         ...
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .crystal import Crystal
 
 
@@ -17,6 +20,7 @@ class Stage(StrEnum):
     SCREEN = "screen"
     RELAX = "relax"
     ASSESS = "assess"
+    REVIEW = "review"
     DFT = "dft"
 
 
@@ -188,6 +192,27 @@ class Relaxed:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """Energy, forces and stress of a crystal as it is: a single point.
+
+    Args:
+        key: content key of the crystal.
+        energy: potential energy of the cell in eV, in the potential's own scheme (`model`).
+        forces: (n, 3) in eV/angstrom, in the order of the atoms of the crystal that went in.
+        stress: (3, 3) in eV/angstrom^3, symmetric, (1/V) dE/d(strain): positive where the crystal
+            wants to shrink (ASE's sign).
+        model: name and version of the potential. seconds: wall time.
+    """
+
+    key: str
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+    model: str
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class HullPoint:
     """A crystal against the convex hull of a reference.
@@ -215,6 +240,27 @@ class HullPoint:
     reference: str
     coverage: str = ""
     uncertain: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A crystal with all that is known of it when it is reviewed.
+
+    Args:
+        key: content key of the candidate.
+        proposed: the crystal as it was proposed.
+        relaxed, hull: None where nothing was relaxed.
+    """
+
+    key: str
+    proposed: Crystal
+    relaxed: Relaxed | None = None
+    hull: HullPoint | None = None
+
+    @property
+    def crystal(self) -> Crystal:
+        """The relaxed crystal, or the proposed one."""
+        return self.relaxed.crystal if self.relaxed is not None else self.proposed
 
 
 @dataclass(frozen=True)

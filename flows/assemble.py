@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..core.campaign import Campaign
@@ -12,6 +13,7 @@ from ..tasks.assess import assessed_crystals
 from ..tasks.context import Context, InOrder
 from ..tasks.screen import screened_crystals
 from .build import build_dft, build_generator, build_reference, build_relaxer, open_ledger
+from .scorers import build_scorers
 
 
 def assemble(
@@ -45,6 +47,9 @@ def assemble(
     def uniqueness() -> OrderedValidator:
         return Uniqueness(matcher)
 
+    resources = ExitStack()
+    if relaxer is not None:
+        resources.callback(relaxer.close)
     judge = Stability(reference, relaxer.model).judge if relaxer is not None else None
     return Context(
         campaign=campaign,
@@ -62,6 +67,8 @@ def assemble(
         relaxer=relaxer,
         judge=judge,
         dft=dft,
+        scorers=build_scorers(campaign.review),
+        resources=resources,
         workers=settings.workers,
         attempts=attempts,
     )

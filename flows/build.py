@@ -168,8 +168,9 @@ def stages_of(campaign: c.Campaign) -> tuple[Stage, ...]:
     stages: list[Stage] = [Stage.GENERATE, Stage.SCREEN]
     if campaign.relaxer.kind != "none":
         stages += [Stage.RELAX, Stage.ASSESS]
-        if campaign.dft.kind != "none":
-            stages.append(Stage.DFT)
+    stages.append(Stage.REVIEW)
+    if campaign.relaxer.kind != "none" and campaign.dft.kind != "none":
+        stages.append(Stage.DFT)
     return tuple(stages)
 
 

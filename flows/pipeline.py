@@ -15,6 +15,7 @@ from ..tasks.assess import assess
 from ..tasks.context import Context
 from ..tasks.generate import generate
 from ..tasks.relax import relax
+from ..tasks.review import review
 from ..tasks.screen import screen
 
 _POLL = 0.1  # seconds between looks at what runs: far below the time of one batch
@@ -22,6 +23,7 @@ _POLL = 0.1  # seconds between looks at what runs: far below the time of one bat
 GENERATE_BATCH = 50
 SCREEN_BATCH = 50
 ASSESS_BATCH = 50
+REVIEW_BATCH = 50
 RELAX_BATCH_PER_WORKER = 8
 
 
@@ -92,6 +94,13 @@ def lanes(context: Context, slots: range) -> list[Lane]:
                 every=5,
             )
         )
+    found.append(
+        Lane(
+            claim=claim(Stage.REVIEW, REVIEW_BATCH, ordered=False),
+            submit=lambda work: review.submit(context, work),
+            every=5,
+        )
+    )
     return found
 
 

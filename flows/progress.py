@@ -23,6 +23,7 @@ _LABELS = {
     Stage.SCREEN: "valid, unique, novel",
     Stage.RELAX: "relaxed",
     Stage.ASSESS: "judged against the hull",
+    Stage.REVIEW: "reviewed",
     Stage.DFT: "DFT inputs written",
 }
 _REFRESH = 1.0  # seconds

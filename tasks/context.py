@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from ..core.campaign import Campaign
 from ..core.crystal import Crystal
 from ..core.errors import StorageError
 from ..core.ledger import Ledger, Work
-from ..core.protocols import DftEngine, Generator, OrderedValidator, Reference, Relaxer, Validator
+from ..core.protocols import (
+    DftEngine,
+    Generator,
+    OrderedValidator,
+    Reference,
+    Relaxer,
+    Scorer,
+    Validator,
+)
 from ..core.provenance import provenance
 from ..core.records import Failure, HullPoint, Outcome, Relaxed, Stage, Status
 
@@ -71,6 +79,7 @@ class Context:
 
     Args:
         judge: turns a relaxed crystal into a point against the hull; None without energies.
+        scorers: what adds columns. resources: closed when the campaign ends: worker processes.
         folder: where outputs go. workers: crystals relaxed at the same time.
     """
 
@@ -86,7 +95,9 @@ class Context:
     judge: Callable[[Relaxed], HullPoint | Failure] | None
     dft: DftEngine | None
     workers: int
+    scorers: Sequence[Scorer] = ()
     attempts: int = 1
+    resources: ExitStack = field(default_factory=ExitStack)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def provenance(self, room: str, **extra: Any) -> tuple[str, dict[str, Any]]:
@@ -118,8 +129,7 @@ class Context:
         finally:
             self.stop.set()
             done.set()
-            if self.relaxer is not None:
-                self.relaxer.close()
+            self.resources.close()
             thread.join()
             self.ledger.release()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..core.columns import Column
 from ..core.errors import StorageError
 from ..core.files import partial_of, write_text
 from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
+from .columns import columns_of
 from .context import Context
 from .report_data import export_rows, report_data
 from .table import Record, count, row
@@ -33,7 +36,7 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
         "relaxer": context.relaxer.model if context.relaxer else "none",
         "settings": context.campaign.science_digest(),
     }
-    write_table_of(found, folder)
+    write_table_of(found, columns_of(context.scorers, [r.scores for r in found]), folder)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_report(report_data(context, found, ended), folder / "report.html")
     best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
@@ -41,18 +44,27 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
     return summary
 
 
-def write_table_of(found: Sequence[Record], folder: Path) -> None:
-    """`crystals.parquet` and `crystals.csv`: a row per proposal."""
+def write_table_of(found: Sequence[Record], columns: Sequence[Column], folder: Path) -> None:
+    """`crystals.parquet`, `.csv` and `.json`: a row per proposal; `columns.json` says what they hold."""
     import pandas as pd
 
-    table = pd.DataFrame([row(r) for r in found], columns=list(_COLUMNS)).astype(_COLUMNS)
-    for name, write in (("crystals.parquet", table.to_parquet), ("crystals.csv", table.to_csv)):
+    # Nullable types, so that "not judged" is not mistaken for "no".
+    types = {column.name: column.dtype for column in columns}
+    table = pd.DataFrame([row(r) for r in found], columns=list(types)).astype(types)
+
+    def to_json(path: Path, *, index: bool) -> None:
+        table.to_json(path, orient="records", indent=1, index=index, double_precision=15)
+
+    writers = {".parquet": table.to_parquet, ".csv": table.to_csv, ".json": to_json}
+    for suffix, write in writers.items():
+        name = f"crystals{suffix}"
         partial = partial_of(folder / name)
         try:
             write(partial, index=False)
             partial.replace(folder / name)
         except OSError as error:
             raise StorageError(f"cannot write {folder / name}: {error.strerror or error}") from error
+    write_text(folder / "columns.json", json.dumps([asdict(c) for c in columns], indent=1) + "\n")
 
 
 def write_exports(found: Sequence[Record], folder: Path) -> None:
@@ -68,43 +80,3 @@ def _said_before(folder: Path) -> str:
         return str(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ended"])
     except (OSError, ValueError, KeyError):
         return "not ended yet"
-
-
-# Column types: nullable, so that "not judged" is not mistaken for "no".
-_COLUMNS = {
-    "slot": "int64",
-    "source": "string",
-    "key": "string",
-    "formula": "string",
-    "chemsys": "string",
-    "n_atoms": "Int64",
-    "spacegroup": "Int64",
-    "valid": "bool",
-    "unique": "boolean",
-    "novel": "boolean",
-    "converged": "boolean",
-    "energy_per_atom": "float64",
-    "formation_energy_per_atom": "float64",
-    "energy_above_hull": "float64",
-    "decomposition_energy": "float64",
-    "decomposition": "string",
-    "stable_0": "boolean",
-    "stable_0.1": "boolean",
-    "sun_0": "boolean",
-    "sun_0.1": "boolean",
-    "sun": "boolean",
-    "reason": "string",
-    "detail": "string",
-    "duplicate_of": "string",
-    "known_as": "string",
-    "steps": "Int64",
-    "max_force": "float64",
-    "max_stress": "float64",
-    "level": "string",
-    "corrections": "string",
-    "correction_uncertain": "boolean",
-    "reference": "string",
-    "generator": "string",
-    "stage": "string",
-    "status": "string",
-}

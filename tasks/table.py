@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.columns import Value
 from ..core.crystal import Crystal
 from ..core.ledger import Ledger
 from ..core.records import Candidate, Outcome, Reason, Stage, Status
@@ -28,6 +29,7 @@ class Record:
     screen: Outcome | None = None
     relax: Outcome | None = None
     assess: Outcome | None = None
+    review: Outcome | None = None
     dft: Outcome | None = None
 
     @property
@@ -59,6 +61,11 @@ class Record:
         return self.assess.data.get("hull") if self.assess else None
 
     @property
+    def scores(self) -> dict[str, Value]:
+        """What the review computed, by column."""
+        return dict(self.review.data["scores"]) if self.review else {}
+
+    @property
     def converged(self) -> bool | None:
         """Whether the relaxation converged; None where there was none."""
         return None if self.relax is None else self.relax.status == Status.PASSED
@@ -78,7 +85,7 @@ class Record:
     @property
     def end(self) -> Outcome:
         """The last outcome."""
-        return self.dft or self.assess or self.relax or self.screen or self.generate
+        return self.dft or self.review or self.assess or self.relax or self.screen or self.generate
 
     @property
     def reason(self) -> Reason | None:
@@ -154,6 +161,7 @@ def row(record: Record) -> dict[str, Any]:
         "generator": origin.generator if origin else None,
         "stage": end.stage.value,
         "status": end.status.value,
+        **record.scores,
     }
 
 

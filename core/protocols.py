@@ -157,8 +157,15 @@ class Reference(Protocol):
 class Scorer(Protocol):
     """Adds columns to the table: numbers about a crystal that decide nothing by themselves."""
 
-    name: str
-    columns: Sequence[Column]
+    @property
+    def name(self) -> str:
+        """For the records."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """What it adds."""
+        ...
 
     def score(self, batch: Sequence[Judged]) -> list[Mapping[str, Value]]:
         """One mapping per crystal, in the same order; its keys are the names in `columns`.

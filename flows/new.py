@@ -37,6 +37,12 @@ relaxer:
 reference:
   kind: embedded      # embedded | mp (Materials Project, needs MP_API_KEY once) | file (path: ...)
 
+review:               # columns that decide nothing
+  scores: true        # distances to what is known, synthesis, supply
+  # potentials: [sevennet]     # second opinions on the energy above the hull
+  # phonons: true     # of what lies within `within` eV/atom of the hull
+  # elastic: true
+
 select:               # which crystals become DFT jobs: SUN crystals, lowest energy first
   max_energy_above_hull: 0.1   # eV/atom
   top: 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,11 @@ def write_table_of(found: Sequence[Record], columns: Sequence[Column], folder: P
     def to_json(path: Path, *, index: bool) -> None:
         table.to_json(path, orient="records", indent=1, index=index, double_precision=15)
 
-    writers = {".parquet": table.to_parquet, ".csv": table.to_csv, ".json": to_json}
+    writers: dict[str, Callable[..., None]] = {
+        ".parquet": table.to_parquet,
+        ".csv": table.to_csv,
+        ".json": to_json,
+    }
     for suffix, write in writers.items():
         name = f"crystals{suffix}"
         partial = partial_of(folder / name)

@@ -16,16 +16,20 @@ import numpy as np
 from .core.crystal import Crystal
 from .core.protocols import (
     DftEngine,
+    Evaluator,
     Generator,
     OrderedValidator,
     Reference,
     Relaxer,
     Validator,
 )
-from .core.records import Candidate, Conditions, DftTicket, Failure, Relaxed
+from .core.records import Candidate, Conditions, DftTicket, Evaluated, Failure, Relaxed
 
 ENERGY_TOLERANCE = 1e-6
 """eV: the same crystal gives the same energy, whatever else is in the batch."""
+
+NET_FORCE = 1e-3
+"""eV/angstrom: the forces on the atoms of a crystal add up to nothing."""
 
 
 def rock_salt(a: float = 4.21, cation: int = 12, anion: int = 8) -> Crystal:
@@ -104,6 +108,30 @@ def check_relaxer(relaxer: Relaxer, crystals: Sequence[Crystal]) -> None:
         if isinstance(result, Relaxed):
             assert np.isfinite([result.energy, result.max_force, result.max_stress]).all()
             assert result.model == relaxer.model
+
+
+def check_evaluator(evaluator: Evaluator, crystals: Sequence[Crystal]) -> None:
+    """One result per input, in its shape, the same whatever else is in the batch; forces balance."""
+    _is(evaluator, Evaluator)
+    assert list(evaluator.evaluate([])) == []
+    bad = broken(crystals[0])
+    results = {r.key: r for r in evaluator.evaluate([*crystals, bad])}
+    assert set(results) == {c.digest for c in crystals} | {bad.digest}
+    assert isinstance(results[bad.digest], Failure), "a NaN crystal was evaluated"
+    alone = next(iter(evaluator.evaluate(crystals[:1])))
+    assert isinstance(alone, Evaluated), f"{alone} is no evaluation"
+    for crystal in crystals:
+        found = results[crystal.digest]
+        assert isinstance(found, Evaluated), f"{found} is no evaluation"
+        assert found.forces.shape == (len(crystal), 3)
+        assert found.stress.shape == (3, 3)
+        assert np.isfinite(found.energy)
+        assert np.isfinite(found.forces).all()
+        assert np.abs(found.forces.sum(axis=0)).max() < NET_FORCE, "the forces do not balance"
+        assert np.allclose(found.stress, found.stress.T), "the stress is not symmetric"
+        assert found.model == evaluator.model
+        if found.key == alone.key:
+            assert abs(alone.energy - found.energy) < ENERGY_TOLERANCE
 
 
 def check_reference(reference: Reference, known: Crystal) -> None:

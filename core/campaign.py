@@ -371,7 +371,7 @@ class Campaign(_Section):
         runs of the same campaign; nothing else may.
         """
         content = self.model_dump(mode="json", exclude={"budget", "review", "select", "dft"})
-        for limit in ("time_limit", "memory_limit_gb", "device"):
+        for limit in ("time_limit", "memory_limit_gb", "max_supercell_atoms", "device"):
             content["relaxer"].pop(limit, None)
         for limit in ("batch", "device"):
             content["generator"].pop(limit, None)

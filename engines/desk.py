@@ -10,28 +10,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core.campaign import MlipChoice
-from ..core.crystal import Crystal
 from ..core.errors import HeliodorError, InputError
-from ..core.records import Failure, Reason, Relaxed
+from ..core.records import Failure, Reason
+from .messages import Order, Result, unpack_result
 from .process import WorkerLostError, WorkerProcess
-from .worker import unpack_result
 
 log = logging.getLogger("heliodor.engines")
 
 POLL_SECONDS = 0.05  # how often memory and time are looked at while a worker computes
 GRACE_SECONDS = 2.0  # a worker minds the time limit itself, between evaluations; then it is killed
 
-Results = queue.SimpleQueue[Relaxed | Failure | HeliodorError]
+Results = queue.SimpleQueue[Result | HeliodorError]
 
 
 @dataclass(eq=False)
 class Job:
-    """A crystal to relax. `alone`: it was with others in a worker that died, and is tried by itself."""
+    """An order on its way. `alone`: it was with others in a worker that died, and is tried by itself."""
 
     number: int
-    crystal: Crystal
+    order: Order
     results: Results
     alone: bool = False
+
+    @property
+    def key(self) -> str:
+        """Content key of the crystal."""
+        return self.order.crystal.digest
 
 
 class Desk:
@@ -86,7 +90,7 @@ class Desk:
         self.jobs[job.number] = job
         assert self._process is not None
         try:
-            self._process.send(job.number, job.crystal)
+            self._process.send(job.number, job.order)
         except WorkerLostError as lost:
             return self._lose(Reason.WORKER_DIED, str(lost))
         return []
@@ -100,10 +104,10 @@ class Desk:
             return self._lose(Reason.WORKER_DIED, str(lost))
         if message is not None:
             self._since = time.monotonic()
-            header, crystal = message
+            header, body = message
             if "number" in header:
                 job = self.jobs.pop(header["number"])
-                job.results.put(unpack_result(job.crystal.digest, header, crystal))
+                job.results.put(unpack_result(job.key, header, body))
         memory, limits = self._process.memory_gb(), self._settings
         if memory > limits.memory_limit_gb:
             return self._lose(
@@ -126,7 +130,7 @@ class Desk:
         jobs = list(self.jobs.values())
         self.jobs.clear()
         if len(jobs) == 1:
-            jobs[0].results.put(Failure(jobs[0].crystal.digest, reason, detail))
+            jobs[0].results.put(Failure(jobs[0].key, reason, detail))
             return []
         for job in jobs:
             job.alone = True

@@ -1,4 +1,4 @@
-"""Runs many relaxations side by side, one batched evaluation a step. Runs in the worker process."""
+"""Runs many relaxations and single points side by side, in the worker process, a batch a step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from ..core.campaign import MlipChoice
 from ..core.crystal import Crystal
-from ..core.records import Failure, Reason, Relaxed
+from ..core.records import Evaluated, Failure, Reason, Relaxed
 from .guards import Unphysical, check_cell, check_evaluation, check_geometry, check_start
+from .messages import Order, Result
 from .neighbors import Neighbors, find_neighbors
 from .optimizer import Minimum, minimize
 from .potentials import Evaluation, Potential, free_memory
@@ -18,6 +19,7 @@ from .potentials import Evaluation, Potential, free_memory
 log = logging.getLogger("heliodor.engines")
 
 Geometry = tuple[Crystal, Neighbors]
+Search = Generator[Geometry, Evaluation, Minimum | Evaluation]
 
 
 def guarded(
@@ -47,10 +49,25 @@ def guarded(
             return minimum
 
 
+def single_point(crystal: Crystal, cutoff: float) -> Generator[Geometry, Evaluation, Evaluation]:
+    """Coroutine: one evaluation, with the same guards.
+
+    Raises:
+        Unphysical: from the coroutine, when a guard stops it.
+    """
+    check_cell(crystal)
+    near = find_neighbors(crystal, cutoff)
+    check_start(crystal, near)
+    check_geometry(crystal, near, crystal.volume, cutoff)
+    found = yield crystal, near
+    check_evaluation(found, len(crystal))
+    return found
+
+
 @dataclass
 class _Job:
     key: str
-    search: Generator[Geometry, Evaluation, Minimum]
+    search: Search
     geometry: Geometry
     seconds: float  # this crystal's share of the time spent
 
@@ -61,7 +78,7 @@ class _Job:
 
 @dataclass
 class Driver:
-    """Holds relaxations in progress and moves all of them one evaluation on at each `step`.
+    """Holds what is in progress and moves all of them one evaluation on at each `step`.
 
     Args:
         model: name of the potential, for the records.
@@ -73,17 +90,22 @@ class Driver:
     settings: MlipChoice
     max_atoms: int
     _jobs: dict[int, _Job] = field(default_factory=dict)
-    _finished: list[tuple[int, Relaxed | Failure]] = field(default_factory=list)
+    _finished: list[tuple[int, Result]] = field(default_factory=list)
 
     @property
     def busy(self) -> bool:
         """Whether there is something to step or to hand out."""
         return bool(self._jobs or self._finished)
 
-    def add(self, number: int, crystal: Crystal) -> None:
-        """Start the relaxation of a crystal; `number` comes back with its result."""
+    def add(self, number: int, order: Order) -> None:
+        """Begin an order; `number` comes back with its result."""
         started = time.perf_counter()
-        search = guarded(crystal, self.potential.cutoff, self.settings)
+        crystal, cutoff = order.crystal, self.potential.cutoff
+        search: Search
+        if order.task == "relax":
+            search = guarded(crystal, cutoff, self.settings)
+        else:
+            search = single_point(crystal, cutoff)
         try:
             geometry = next(search)
         except Unphysical as stop:
@@ -91,7 +113,7 @@ class Driver:
         else:
             self._jobs[number] = _Job(crystal.digest, search, geometry, time.perf_counter() - started)
 
-    def step(self) -> list[tuple[int, Relaxed | Failure]]:
+    def step(self) -> list[tuple[int, Result]]:
         """One evaluation of every crystal in progress; returns what finished, as (number, result)."""
         numbers = list(self._jobs)
         while numbers:
@@ -138,7 +160,7 @@ class Driver:
             job.geometry = job.search.send(evaluation)
         except StopIteration as done:
             job.seconds += time.perf_counter() - started
-            self._finish(number, self._relaxed(job, done.value))
+            self._finish(number, self._result(job, done.value))
             return
         except Unphysical as stop:
             self._finish(number, Failure(job.key, stop.reason, stop.detail))
@@ -150,12 +172,14 @@ class Driver:
             )
             self._finish(number, Failure(job.key, Reason.TIME_LIMIT, detail))
 
-    def _finish(self, number: int, result: Relaxed | Failure) -> None:
+    def _finish(self, number: int, result: Result) -> None:
         del self._jobs[number]
         self._finished.append((number, result))
 
-    def _relaxed(self, job: _Job, minimum: Minimum) -> Relaxed:
-        state = minimum.state
+    def _result(self, job: _Job, found: Minimum | Evaluation) -> Relaxed | Evaluated:
+        if isinstance(found, Evaluation):
+            return Evaluated(job.key, found.energy, found.forces, found.stress, self.model, job.seconds)
+        minimum, state = found, found.state
         return Relaxed(
             key=job.key,
             crystal=state.crystal,

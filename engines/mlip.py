@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from ..core.campaign import MlipChoice
 from ..core.crystal import Crystal
 from ..core.errors import InputError
-from ..core.records import Failure, Relaxed
+from ..core.records import Evaluated, Failure, Relaxed
 from .guards import check_input
+from .messages import Order, Result
 from .pool import WorkerPool
 from .potentials import KNOWN
 
 
 class MlipRelaxer:
-    """Relaxes atoms and cell of crystals to the nearest minimum of a potential.
+    """Relaxes atoms and cell of crystals to the nearest minimum of a potential; evaluates single points.
 
     On CPUs each worker process has one thread and one crystal, so that a crystal's result does not
     depend on the others; on a GPU one process relaxes a batch. Every crystal gives a `Relaxed`
@@ -59,20 +61,37 @@ class MlipRelaxer:
         Raises:
             HeliodorError: the worker processes cannot start.
         """
-        accepted = []
-        for crystal in batch:
-            refused = check_input(crystal, KNOWN[self.name].elements, self._settings.max_atoms)
-            if refused is None:
-                accepted.append(crystal)
-            else:
-                yield refused
-        if accepted:
-            yield from self._pool().run(accepted)
+        orders = [Order(crystal, "relax") for crystal in batch]
+        yield from cast("Iterator[Relaxed | Failure]", self._run(orders, self._settings.max_atoms))
+
+    def evaluate(self, batch: Sequence[Crystal]) -> Iterator[Evaluated | Failure]:
+        """Energies, forces and stresses of crystals as they are, by the same workers and limits.
+
+        Yields in any order; see `core.protocols.Evaluator`. Cells may be as large as the setting
+        `max_supercell_atoms`.
+
+        Raises:
+            HeliodorError: the worker processes cannot start.
+        """
+        orders = [Order(crystal, "evaluate") for crystal in batch]
+        limit = self._settings.max_supercell_atoms
+        yield from cast("Iterator[Evaluated | Failure]", self._run(orders, limit))
 
     def close(self) -> None:
         """End the worker processes. The next `relax` starts new ones."""
         with self._lock:
             _close(self._pools)
+
+    def _run(self, orders: Sequence[Order], max_atoms: int) -> Iterator[Result]:
+        accepted = []
+        for order in orders:
+            refused = check_input(order.crystal, KNOWN[self.name].elements, max_atoms)
+            if refused is None:
+                accepted.append(order)
+            else:
+                yield refused
+        if accepted:
+            yield from self._pool().run(accepted)
 
     def _pool(self) -> WorkerPool:
         with self._lock:

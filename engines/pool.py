@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from ..core.campaign import MlipChoice
-from ..core.crystal import Crystal
 from ..core.errors import HeliodorError
-from ..core.records import Failure, Relaxed
 from .desk import Desk, Job, Results
+from .messages import Order, Result
 from .process import WorkerProcess
 
 log = logging.getLogger("heliodor.engines")
@@ -50,17 +49,17 @@ class WorkerPool:
         """Whether the pool takes no more work: it was closed, or its workers could not start."""
         return self._closing.is_set()
 
-    def run(self, crystals: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
-        """Relax crystals; yields each as it finishes. Closing the iterator drops what is not begun.
+    def run(self, orders: Sequence[Order]) -> Iterator[Result]:
+        """Yields the result of each order as it is there. Closing the iterator drops what is not begun.
 
         Raises:
             HeliodorError: workers cannot start, or the pool was closed meanwhile.
         """
         results: Results = queue.SimpleQueue()
-        waiting = deque(Job(next(self._numbers), crystal, results) for crystal in crystals)
+        waiting = deque(Job(next(self._numbers), order, results) for order in orders)
         self._submit(waiting, results)
         try:
-            for _ in range(len(crystals)):
+            for _ in range(len(orders)):
                 item = results.get()
                 if isinstance(item, HeliodorError):
                     raise item

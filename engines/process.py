@@ -15,9 +15,8 @@ from typing import Any
 import psutil
 
 from ..core.campaign import MlipChoice
-from ..core.crystal import Crystal
 from ..core.errors import HeliodorError
-from .worker import pack, unpack
+from .messages import Order, pack_order, unpack
 
 START_SECONDS = 300.0  # a cold network file system can take minutes to import torch
 
@@ -59,18 +58,18 @@ class WorkerProcess:
         """Process id."""
         return self._process.pid
 
-    def send(self, number: int, crystal: Crystal) -> None:
-        """Hand over a crystal.
+    def send(self, number: int, order: Order) -> None:
+        """Hand over an order.
 
         Raises:
             WorkerLostError: the process is gone.
         """
         try:
-            self._pipe.send_bytes(pack({"number": number}, crystal))
+            self._pipe.send_bytes(pack_order(number, order))
         except OSError as error:
             raise WorkerLostError(self.last_words()) from error
 
-    def receive(self, timeout: float) -> tuple[dict[str, Any], Crystal | None] | None:
+    def receive(self, timeout: float) -> tuple[dict[str, Any], bytes] | None:
         """The next message, or None when none came in `timeout` seconds.
 
         Raises:

@@ -1,13 +1,12 @@
-"""A worker process: loads one potential, then relaxes the crystals that it is sent.
+"""A worker process: loads one potential, then relaxes or evaluates the crystals that it is sent.
 
 Started by `process.py` as `python -m heliodor.engines.worker FD NAME DEVICE SETTINGS`, so that the
-user's own script is never imported again. FD is a socket; a message is a line of JSON, then the bytes of
-a crystal. What libraries print goes to a file, which the parent reads to say how a worker ended.
+user's own script is never imported again. FD is a socket, for `messages`. What libraries print goes to a
+file, which the parent reads to say how a worker ended.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -16,47 +15,14 @@ import sys
 import threading
 import warnings
 from multiprocessing.connection import Connection
-from typing import Any
 
 from ..core.campaign import MlipChoice
-from ..core.crystal import Crystal
-from ..core.records import Failure, Reason, Relaxed
 from .driver import Driver
+from .messages import pack, pack_result, unpack_order
 from .potentials import KNOWN, load_potential
 
 GPU_CRYSTALS = 256  # in progress at once on a GPU
 GPU_ATOMS = 4096  # in one evaluation, at first; halved when memory runs out
-
-
-def pack(header: dict[str, Any], crystal: Crystal | None = None) -> bytes:
-    """One message."""
-    return json.dumps(header).encode() + b"\n" + (b"" if crystal is None else crystal.to_bytes())
-
-
-def unpack(message: bytes) -> tuple[dict[str, Any], Crystal | None]:
-    """Inverse of `pack`."""
-    header, _, body = message.partition(b"\n")
-    return json.loads(header), Crystal.from_bytes(body) if body else None
-
-
-def pack_result(number: int, result: Relaxed | Failure) -> bytes:
-    """The message that brings a result home."""
-    if isinstance(result, Failure):
-        return pack(
-            {"type": "failure", "number": number, "reason": result.reason, "detail": result.detail}
-        )
-    values = {
-        name: getattr(result, name)
-        for name in ("energy", "max_force", "max_stress", "steps", "converged", "model", "seconds")
-    }
-    return pack({"type": "relaxed", "number": number, "values": values}, result.crystal)
-
-
-def unpack_result(key: str, header: dict[str, Any], crystal: Crystal | None) -> Relaxed | Failure:
-    """Inverse of `pack_result`, for the crystal with that key."""
-    if crystal is None:
-        return Failure(key, Reason(header["reason"]), header["detail"])
-    return Relaxed(key=key, crystal=crystal, **header["values"])
 
 
 def main(arguments: list[str]) -> None:
@@ -91,9 +57,7 @@ def _work(pipe: Connection, driver: Driver, *, heartbeat: bool) -> None:
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     while True:
         while not (driver.busy and inbox.empty()):
-            header, crystal = unpack(inbox.get())
-            if crystal is not None:
-                driver.add(header["number"], crystal)
+            driver.add(*unpack_order(inbox.get()))
         for number, result in driver.step():
             pipe.send_bytes(pack_result(number, result))
         if heartbeat:

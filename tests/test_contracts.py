@@ -15,6 +15,7 @@ from heliodor.generators.random_symmetric import RandomGenerator
 from heliodor.generators.substitution import SubstitutionGenerator
 from heliodor.testing import (
     check_dft_engine,
+    check_evaluator,
     check_generator,
     check_ordered_validator,
     check_reference,
@@ -63,6 +64,7 @@ def test_relaxers(relaxer, choice):
     made = relaxer(choice, workers=2)
     try:
         check_relaxer(made, CRYSTALS[:2])
+        check_evaluator(made, CRYSTALS[:2])
     finally:
         made.close()
 

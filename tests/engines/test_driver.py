@@ -11,6 +11,7 @@ from heliodor.core.convert import from_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Failure, Reason, Relaxed
 from heliodor.engines.driver import Driver
+from heliodor.engines.messages import Order
 from heliodor.engines.potentials import load_potential
 
 pytest.importorskip("chgnet")
@@ -58,7 +59,7 @@ def crystals():
 def relax(potential, batch, max_atoms=1, **settings):
     driver = Driver(potential, "chgnet-0.3.0", MlipChoice(**settings), max_atoms)
     for number, crystal in enumerate(batch):
-        driver.add(number, crystal)
+        driver.add(number, Order(crystal))
     results = {}
     while driver.busy:
         results.update(driver.step())

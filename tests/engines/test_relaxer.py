@@ -21,7 +21,7 @@ from heliodor.core.convert import from_atoms, to_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import HeliodorError, InputError, MissingError
 from heliodor.core.protocols import Relaxer
-from heliodor.core.records import Reason, Relaxed
+from heliodor.core.records import Evaluated, Reason, Relaxed
 from heliodor.engines.mlip import ChgnetRelaxer, MlipRelaxer, SevennetRelaxer
 from heliodor.engines.potentials import KNOWN
 
@@ -135,6 +135,38 @@ def test_bad_crystals_give_their_reason_within_seconds(chgnet):
     assert all(
         results[c.digest].reason == reason and results[c.digest].detail for reason, c in bad.items()
     )
+
+
+def test_single_points_through_the_same_workers(chgnet):
+    """Forces are minus the gradient of the energy; larger cells than `max_atoms` may be evaluated."""
+    shift = np.zeros((2, 3))
+    shift[0, 0] = 0.02
+    cart = SALT.frac_coords @ SALT.lattice
+    up, down = (
+        Crystal(SALT.lattice, (cart + s * shift) @ np.linalg.inv(SALT.lattice), SALT.atomic_numbers)
+        for s in (1, -1)
+    )
+    supercell = from_atoms(to_atoms(SALT).repeat((6, 6, 6)))
+    assert len(supercell) > 400
+    results = {r.key: r for r in chgnet.evaluate([SALT, up, down, supercell])}
+    here, there, back = (results[c.digest] for c in (SALT, up, down))
+    assert here.forces[0, 0] == pytest.approx(-(there.energy - back.energy) / 0.04, abs=5e-3)
+    large = results[supercell.digest]
+    assert large.energy == pytest.approx(216 * here.energy, abs=1e-5 * len(supercell))
+    assert large.forces.shape == (len(supercell), 3)
+    assert np.allclose(large.stress, here.stress, atol=1e-5)
+    assert (here.key, here.model, here.seconds > 0) == (SALT.digest, "chgnet-0.3.0", True)
+
+
+def test_a_single_point_that_cannot_be_made_costs_one_crystal(chgnet):
+    overlapping = Crystal(np.eye(3) * 5, [[0, 0, 0], [0.06, 0, 0]], [11, 17])
+    foreign = Crystal(np.eye(3) * 4, [[0, 0, 0]], [96])
+    huge = from_atoms(to_atoms(SALT).repeat((10, 11, 11)))
+    results = {r.key: r for r in chgnet.evaluate([overlapping, foreign, huge, SALT])}
+    assert results[overlapping.digest].reason == Reason.DISTANCE
+    assert results[foreign.digest].reason == Reason.ELEMENT
+    assert results[huge.digest].reason == Reason.TOO_MANY_ATOMS
+    assert isinstance(results[SALT.digest], Evaluated)
 
 
 def test_empty_batch(chgnet):

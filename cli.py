@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, cli_generate, cli_models
+from . import __version__, cli_generate, cli_models, cli_tables
 from .core.errors import ExitCode, HeliodorError, InputError, StorageError
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ def export(
 
 cli_generate.register(app)
 cli_models.register(app)
+cli_tables.register(app)
 
 
 @app.command()

@@ -11,6 +11,7 @@ The signed distance to the hull is the decomposition energy of Bartel et al., np
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,8 @@ import numpy as np
 
 from ..core.elements import SYMBOLS
 from ..core.errors import InputError
-from .phases import Composition, System, system_of, within
+from .competing import Competing, padded
+from .simplex import TOLERANCE, minimise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.protocols import Phase
+    from .phases import Composition
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 ELEMENT_ID = "element"
 """Id of an elemental reference state (0 eV/atom by definition) that the reference has no entry for."""
 
-_TOLERANCE = 1e-10
-_CACHED_SYSTEMS = 4096
+_ELEMENTS = len(SYMBOLS)
+_ROWS = 1024  # queries looked up at once
+_NUMBERS = 200_000  # in the matrices of one batch of programmes, so that they stay in the cache
 
 
 class HullDistance(NamedTuple):
@@ -50,11 +57,45 @@ class HullDistance(NamedTuple):
         return max(0.0, self.decomposition_energy)
 
 
+@dataclass(frozen=True, eq=False)
+class GroundStates:
+    """The hull at n compositions.
+
+    Args:
+        energies: (n,) eV/atom, <= 0.
+        members: (n, k) which phase: its position in `phases`, or minus the atomic number of an element
+            without an entry. fractions: (n, k) of the atoms; 0 where there is no further phase.
+    """
+
+    energies: Floats
+    members: Ints
+    fractions: Floats
+    phases: Sequence[Phase]
+
+    def decomposition(self, i: int) -> tuple[tuple[str, str, float], ...]:
+        """(formula, material id, fraction of atoms) of the phases of one of them, largest first."""
+        parts = [
+            (*self._label(member), fraction)
+            for member, fraction in zip(
+                self.members[i].tolist(), self.fractions[i].tolist(), strict=True
+            )
+            if fraction > TOLERANCE
+        ]
+        return tuple(sorted(parts, key=lambda part: (-round(part[2], 9), part[0])))
+
+    def _label(self, member: int) -> tuple[str, str]:
+        if member < 0:
+            return _formula(((-member, 1),)), ELEMENT_ID
+        phase = self.phases[member]
+        return _formula(phase.composition), phase.material_id
+
+
 class Hull:
     """The lower convex hull of phases by formation energy.
 
     Phases without an energy are left out. Order and repetition of the phases do not matter. Elements
-    need no entry. Safe to query from several threads.
+    need no entry. Many compositions at once (`ground_states`) cost a hundredth of one by one. Safe to
+    query from several threads.
 
     Args:
         phases: known phases, of any number of chemical systems.
@@ -64,24 +105,29 @@ class Hull:
     """
 
     def __init__(self, phases: Iterable[Phase]) -> None:
-        best: dict[Composition, Phase] = {}
-        for phase in phases:
-            energy = phase.formation_energy_per_atom
-            if energy is None:
-                continue
-            if not math.isfinite(energy):
-                raise InputError(
-                    f"phase {phase.material_id}: formation energy is {energy}, expected eV/atom or none"
-                )
-            if len(phase.composition) > 1 and energy >= 0:
-                continue  # never below the elements
-            known = best.get(phase.composition)
-            if known is None or _rank(phase) < _rank(known):
-                best[phase.composition] = phase
-        self._by_system: dict[System, list[Phase]] = {}
-        for composition in sorted(best):
-            self._by_system.setdefault(system_of(composition), []).append(best[composition])
-        self._system = lru_cache(maxsize=_CACHED_SYSTEMS)(self._gather)
+        known = [p for p in phases if p.formation_energy_per_atom is not None]
+        energies = np.array([p.formation_energy_per_atom for p in known], dtype=np.float64)
+        for i in np.flatnonzero(~np.isfinite(energies)).tolist():
+            raise InputError(
+                f"phase {known[i].material_id}: formation energy is {energies[i]}, "
+                "expected eV/atom or none"
+            )
+        pure = np.array([len(p.composition) == 1 for p in known], dtype=bool)
+        lowest = np.lexsort((np.array([p.material_id for p in known], dtype=str), energies))
+        # Never below the elements: a compound at 0 or above, an element above its reference state.
+        compounds = lowest[(~pure & (energies < 0))[lowest]]
+        elements = lowest[(pure & (energies <= TOLERANCE))[lowest]]
+        self._competing = Competing([known[i].composition for i in compounds.tolist()])
+        compounds = compounds[self._competing.chosen]
+        self._phases = [known[i] for i in compounds.tolist()]
+        self._energies = energies[compounds]
+        self._element_member = -np.arange(_ELEMENTS)
+        self._element_energy = np.zeros(_ELEMENTS)
+        for i in elements[::-1].tolist():
+            z = known[i].composition[0][0]
+            self._element_member[z] = len(self._phases)
+            self._element_energy[z] = energies[i]
+            self._phases.append(known[i])
 
     def query(self, composition: Composition, formation_energy_per_atom: float) -> HullDistance:
         """Distance of a crystal to the hull of the known phases.
@@ -104,67 +150,109 @@ class Hull:
         Raises:
             InputError: no atoms, or a count that is not positive.
         """
-        if not composition or any(n <= 0 or not 1 <= z <= 118 for z, n in composition):
-            raise InputError(
-                f"composition is {composition!r}, expected ((atomic number, count > 0), ...)"
-            )
-        counts: dict[int, int] = {}
-        for z, n in composition:
-            counts[z] = counts.get(z, 0) + n
-        elements = tuple(sorted(counts))
-        amounts = np.array([counts[z] for z in elements], dtype=np.float64)
-        fractions = amounts / amounts.sum()
-        phases, matrix, energies = self._system(elements)
-        basis, weights = _minimise(matrix, energies, fractions)
-        parts = sorted(
-            (
-                (*_label(phases[j]), float(w))
-                for j, w in zip(basis, weights, strict=True)
-                if w > _TOLERANCE
-            ),
-            key=lambda part: (-round(part[2], 9), part[0]),
+        states = self.ground_states([composition])
+        return float(states.energies[0]), states.decomposition(0)
+
+    def ground_states(self, compositions: Sequence[Composition]) -> GroundStates:
+        """The hull at many compositions, each as if it were asked for alone.
+
+        Raises:
+            InputError: a composition has no atoms, or a count that is not positive.
+        """
+        numbers, counts = _plain(compositions)
+        sizes = (numbers > 0).sum(axis=1)
+        states = GroundStates(
+            np.zeros(len(sizes)), np.zeros_like(numbers), np.zeros_like(counts), self._phases
         )
-        return float(weights @ energies[basis]), tuple(parts)
+        for size in np.unique(sizes).tolist():
+            rows = np.flatnonzero(sizes == size)
+            rows = rows[np.lexsort(numbers[rows].T)]  # of one system together
+            for begin in range(0, len(rows), _ROWS):
+                block = rows[begin : begin + _ROWS]
+                self._solve(numbers[block, :size], counts[block, :size], block, states)
+        return states
 
-    def _gather(
-        self, elements: tuple[int, ...]
-    ) -> tuple[list[Phase | int], NDArray[np.float64], NDArray[np.float64]]:
-        """What can compete in a system, its fractions (k, m) and energies (m,); the k elements first."""
-        elemental = [self._element(z) for z in elements]
-        compounds = list(self._compounds(elements))
-        matrix = np.zeros((len(elements), len(elements) + len(compounds)))
-        np.fill_diagonal(matrix, 1.0)
-        row = {z: i for i, z in enumerate(elements)}
-        for j, phase in enumerate(compounds, start=len(elements)):
-            total = sum(n for _, n in phase.composition)
-            for z, n in phase.composition:
-                matrix[row[z], j] = n / total
-        phases = [*elemental, *compounds]
-        energies = [0.0 if isinstance(p, int) else p.formation_energy_per_atom for p in phases]
-        return phases, matrix, np.array(energies, dtype=np.float64)
+    def _solve(self, numbers: Ints, counts: Floats, rows: Ints, states: GroundStates) -> None:
+        """The ground states of `rows`: (n, k) atomic numbers, rising, and counts."""
+        size = numbers.shape[1]
+        fractions = counts / counts.sum(axis=1, keepdims=True)
+        systems, which = np.unique(numbers, axis=0, return_inverse=True)
+        owner, member = self._competing.within(systems)
+        begins = owner.searchsorted(np.arange(len(systems) + 1))
+        competitors = np.diff(begins)[which]
+        order = competitors.argsort(kind="stable")
+        for part in _parts(competitors[order], size):
+            some = order[part]
+            columns, programme = self._programmes(numbers[some], begins, which[some], member)
+            basis, weights = minimise(*programme, fractions[some])
+            at = np.arange(len(some))[:, None]
+            states.energies[rows[some]] = (weights * programme[1][at, basis]).sum(axis=1)
+            states.members[rows[some], :size] = columns[at, basis]
+            states.fractions[rows[some], :size] = weights
 
-    def _element(self, z: int) -> Phase | int:
-        """The entry of an element, if it is its reference state; a polymorph above 0 is not."""
-        for phase in self._by_system.get(frozenset((z,)), ()):
-            if (phase.formation_energy_per_atom or 0.0) <= _TOLERANCE:
-                return phase
-        return z
+    def _programmes(
+        self, numbers: Ints, begins: Ints, which: Ints, member: Ints
+    ) -> tuple[Ints, tuple[Floats, Floats]]:
+        """Members (n, m), matrices (n, k, m) and energies (n, m): the k elements, then compounds.
 
-    def _compounds(self, elements: Sequence[int]) -> Iterator[Phase]:
-        """Phases of two or more elements, all of them among `elements`."""
-        for system in within(frozenset(elements), self._by_system):
-            if len(system) > 1:
-                yield from self._by_system[system]
+        Shorter rows are filled up with the first element.
+        """
+        n, size = numbers.shape
+        lengths = begins[which + 1] - begins[which]
+        inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        row, column = np.nonzero(inside)
+        found = member[begins[which][row] + column]
+        columns = np.concatenate([numbers, np.tile(numbers[:, :1], inside.shape[1])], axis=1)
+        energies = self._element_energy[columns]
+        columns = self._element_member[columns]
+        columns[row, size + column] = found
+        energies[row, size + column] = self._energies[found]
+        matrices = np.zeros((n, size, size + inside.shape[1]))
+        matrices[:, np.arange(size), np.arange(size)] = 1.0
+        matrices[:, 0, size:][~inside] = 1.0
+        place = np.zeros((n, _ELEMENTS), dtype=np.int64)
+        np.put_along_axis(place, numbers, np.arange(size)[None], axis=1)
+        for z, share in zip(
+            self._competing.numbers[found].T, self._competing.fractions[found].T, strict=True
+        ):
+            matrices[row, place[row, z], size + column] += share  # the padding adds 0
+        return columns, (matrices, energies)
 
 
-def _rank(phase: Phase) -> tuple[float, str]:
-    return (phase.formation_energy_per_atom or 0.0, phase.material_id)
+def _plain(compositions: Sequence[Composition]) -> tuple[Ints, Floats]:
+    """Atomic numbers and counts, (n, w) as `padded`, each element once and by rising atomic number."""
+    numbers, counts = padded(compositions)
+    known = (numbers >= 1) & (numbers < _ELEMENTS)
+    rising = (numbers[:, 1:] > numbers[:, :-1]) | (numbers[:, 1:] == 0)
+    plain = (known == (counts > 0)).all(axis=1) & rising.all(axis=1) & known[:, :1].any(axis=1)
+    if plain.all():
+        return numbers, counts
+    merged = list(compositions)
+    for i in np.flatnonzero(~plain).tolist():
+        merged[i] = _merged(compositions[i])
+    return padded(merged)
 
 
-def _label(phase: Phase | int) -> tuple[str, str]:
-    if isinstance(phase, int):
-        return _formula(((phase, 1),)), ELEMENT_ID
-    return _formula(phase.composition), phase.material_id
+def _merged(composition: Composition) -> Composition:
+    counts: dict[int, int] = {}
+    for z, n in composition:
+        if not (n > 0 and 1 <= z < _ELEMENTS):
+            counts.clear()
+            break
+        counts[z] = counts.get(z, 0) + n
+    if not counts:
+        raise InputError(f"composition is {composition!r}, expected ((atomic number, count > 0), ...)")
+    return tuple(sorted(counts.items()))
+
+
+def _parts(competitors: Ints, size: int) -> Iterator[slice]:
+    """Batches of rows (sorted by number of competitors) whose matrices are small enough."""
+    begin, columns = 0, size + competitors
+    while begin < len(columns):
+        room = np.arange(1, len(columns) - begin + 1) * columns[begin:] * size <= _NUMBERS
+        end = begin + max(1, int(room.sum()))
+        yield slice(begin, end)
+        begin = end
 
 
 @lru_cache(maxsize=100_000)
@@ -172,62 +260,3 @@ def _formula(composition: Composition) -> str:
     from pymatgen.core import Composition as Formula
 
     return Formula({SYMBOLS[z]: n for z, n in composition}).reduced_formula
-
-
-def _minimise(
-    matrix: NDArray[np.float64], energies: NDArray[np.float64], fractions: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Basis (columns) and weights of the optimum.
-
-    Primal simplex from the basis of pure elements (the first columns, a unit matrix): always feasible,
-    so no phase 1. Accepted only with its certificate: weights >= 0 and no column with a negative reduced
-    cost, both recomputed from the final basis. Else (cycling, a basis gone singular) HiGHS decides.
-    """
-    size = len(fractions)
-    basis = np.arange(size)
-    inverse = np.eye(size)
-    weights = fractions.copy()
-    for _ in range(50 * size):
-        reduced = energies - (energies[basis] @ inverse) @ matrix
-        entering = int(reduced.argmin())
-        if reduced[entering] > -_TOLERANCE:
-            return _certified(matrix, energies, fractions, basis)
-        direction = inverse @ matrix[:, entering]
-        rows = np.flatnonzero(direction > _TOLERANCE)
-        ratios = weights[rows] / direction[rows]
-        leaving = int(rows[ratios.argmin()])
-        pivot = inverse[leaving] / direction[leaving]
-        inverse -= np.outer(direction, pivot)
-        inverse[leaving] = pivot
-        basis[leaving] = entering
-        weights = inverse @ fractions
-    return _highs(matrix, energies, fractions)
-
-
-def _certified(
-    matrix: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    fractions: NDArray[np.float64],
-    basis: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The basis with its weights if both certificates hold, else what HiGHS finds."""
-    columns = matrix[:, basis]
-    try:
-        weights = np.linalg.solve(columns, fractions)
-        potentials = np.linalg.solve(columns.T, energies[basis])
-    except np.linalg.LinAlgError:
-        return _highs(matrix, energies, fractions)
-    optimal = (energies - potentials @ matrix).min() > -1e-8 and weights.min() > -1e-8
-    return (basis, np.maximum(weights, 0.0)) if optimal else _highs(matrix, energies, fractions)
-
-
-def _highs(
-    matrix: NDArray[np.float64], energies: NDArray[np.float64], fractions: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    from scipy.optimize import linprog
-
-    result = linprog(energies, A_eq=matrix, b_eq=fractions, method="highs")
-    if result.x is None:  # cannot be infeasible or unbounded; say so rather than return a wrong hull
-        raise ArithmeticError(f"the hull's linear programme failed: {result.message}")
-    basis = np.flatnonzero(result.x > _TOLERANCE)
-    return basis, result.x[basis]

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from pymatgen.core import Composition
 from heliodor.core.elements import SYMBOLS
 from heliodor.core.errors import InputError
 from heliodor.core.protocols import Phase
-from heliodor.validators import hull as hull_module
+from heliodor.validators import simplex
 from heliodor.validators.hull import ELEMENT_ID, Hull
 
 LI, O, P, FE = 3, 8, 15, 26
@@ -132,7 +133,54 @@ def test_order_and_repetition_of_the_phases_do_not_matter(phases, composition, r
     assert Hull(phases).ground_state(composition) == Hull(shuffled).ground_state(composition)
 
 
-def test_highs_gives_the_same_optimum():
+NINE = [1, 3, 7, 8, 11, 15, 16, 17, 26]
+many_elements = st.dictionaries(st.sampled_from(NINE), st.integers(1, 4), min_size=1, max_size=9).map(
+    lambda counts: tuple(sorted(counts.items()))
+)
+# Energies on a coarse grid, so that points coincide with tie lines and facets.
+degenerate_phases = st.lists(st.tuples(many_elements, st.integers(-6, 0)), max_size=30).map(
+    lambda drawn: [Phase(f"p-{i}", c, e / 4 if len(c) > 1 else 0.0) for i, (c, e) in enumerate(drawn)]
+)
+
+
+@given(degenerate_phases, st.lists(many_elements, min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_agrees_with_pymatgen_in_up_to_nine_elements_and_on_degenerate_points(phases, compositions):
+    energies = Hull(phases).ground_states(compositions).energies
+    for composition, energy in zip(compositions, energies, strict=True):
+        assert pymatgen_distance(phases, composition, float(energy)) == pytest.approx(0.0, abs=1e-6)
+
+
+@given(random_phases, st.lists(compositions, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_many_at_once_are_the_same_as_one_by_one(phases, asked):
+    hull = Hull(phases)
+    states = hull.ground_states(asked)
+    alone = [hull.ground_state(c) for c in asked]
+    assert [(float(e), states.decomposition(i)) for i, e in enumerate(states.energies)] == alone
+
+
+def test_a_query_of_more_elements_than_codes_hold():
+    eleven = tuple((z, 1 + z % 3) for z in range(3, 14))
+    phases = [
+        phase(eleven, -0.5, "all"),
+        phase(eleven[:10], -0.8, "ten"),
+        phase(eleven[:2], -0.3, "two"),
+    ]
+    phases.append(phase(((90, 1), (92, 1)), -5.0, "foreign"))
+    hull = Hull(phases)
+    assert hull.query(eleven, 0.0).decomposition_energy == pytest.approx(
+        pymatgen_distance(phases[:3], eleven, 0.0), abs=1e-9
+    )
+    assert {name for _, name, _ in hull.ground_state(eleven)[1]} == {"ten", ELEMENT_ID}
+
+
+def test_counts_of_an_element_that_is_named_twice_add_up():
+    hull = Hull([phase(((LI, 2), (O, 1)), -2.0)])
+    assert hull.ground_state(((O, 1), (LI, 1), (LI, 1))) == hull.ground_state(((LI, 2), (O, 1)))
+
+
+def test_highs_decides_where_there_is_no_proof(monkeypatch):
     rng = random.Random(4)
     phases = [
         phase(
@@ -142,19 +190,32 @@ def test_highs_gives_the_same_optimum():
         )
         for i, k in enumerate([2, 3, 4] * 12)
     ]
-    hull = Hull(phases)
-    for composition in [
-        ((LI, 1), (O, 4), (P, 1), (FE, 1)),
-        ((LI, 3), (O, 1)),
-        ((O, 5), (P, 2), (FE, 2)),
-    ]:
-        elements = tuple(z for z, _ in composition)
-        _, matrix, energies = hull._system(elements)
-        counts = [n for _, n in composition]
-        basis, weights = hull_module._highs(matrix, energies, [n / sum(counts) for n in counts])
-        assert hull.ground_state(composition)[0] == pytest.approx(
-            float(weights @ energies[basis]), abs=1e-9
+    asked = [((LI, 1), (O, 4), (P, 1), (FE, 1)), ((LI, 3), (O, 1)), ((O, 5), (P, 2), (FE, 2))]
+    right = Hull(phases).ground_states(asked)
+    calls = []
+    highs = simplex.highs
+    monkeypatch.setattr(simplex, "highs", lambda *problem: calls.append(1) or highs(*problem))
+    monkeypatch.setattr(simplex, "_STEPS", 0)  # the simplex stops at the elements: no optimum
+    other = Hull(phases).ground_states(asked)
+    assert len(calls) == 3
+    assert other.energies == pytest.approx(right.energies, abs=1e-9)
+    for i in range(3):
+        assert dict(p[1:] for p in other.decomposition(i)) == pytest.approx(
+            dict(p[1:] for p in right.decomposition(i)), abs=1e-7
         )
+
+
+def test_a_singular_basis_costs_only_its_own_problem():
+    unit = np.eye(2)
+    matrices = np.stack([np.hstack([unit, unit]), np.hstack([unit, [[0.5, 0.5], [0.5, 0.5]]])])
+    energies = np.array([[0, 0, -1.0, -1.0], [0, 0, -1.0, -1.0]])
+    fractions = np.array([[0.3, 0.7], [0.5, 0.5]])
+    singular = np.array([[2, 3], [2, 3]])  # of the second problem: two equal columns
+    weights, proven = simplex._proof(matrices, energies, fractions, singular)
+    assert proven.tolist() == [True, False]
+    assert weights[0] == pytest.approx([0.3, 0.7])
+    basis, weights = simplex.minimise(matrices, energies, fractions)
+    assert (weights * np.take_along_axis(energies, basis, 1)).sum(axis=1) == pytest.approx([-1, -1])
 
 
 @pytest.mark.parametrize(
@@ -162,6 +223,8 @@ def test_highs_gives_the_same_optimum():
     [
         ((), -1.0, "composition"),
         (((LI, 0),), -1.0, "count > 0"),
+        (((LI, 1), (O, -1)), -1.0, "count > 0"),
+        (((300, 1),), -1.0, "atomic number"),
         (((0, 1),), -1.0, "atomic number"),
         (((LI, 1),), float("nan"), "nan"),
     ],

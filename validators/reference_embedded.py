@@ -20,7 +20,7 @@ from ..core.elements import ATOMIC_NUMBERS, SYMBOLS
 from ..core.errors import InputError, StorageError
 from ..core.protocols import Phase, ReferenceInfo
 from .fingerprint import pack_fingerprint, species_fingerprint
-from .novelty import FingerprintNovelty
+from .fingerprint_novelty import FingerprintNovelty
 from .phases import Phases
 from .tables import open_parquet, read_table
 

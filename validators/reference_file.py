@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..core.protocols import Phase, ReferenceInfo
 from .novelty import StructureNovelty
-from .phases import Phases
-from .tables import read_table
+from .store_build import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from ..core.crystal import Crystal
     from ..core.records import Verdict
@@ -20,42 +20,50 @@ if TYPE_CHECKING:
 
 
 class FileReference:
-    """Structures with energies from a file (`tables.read_table`); novelty by the matcher.
+    """Structures with energies from a file (`tables.StructureFile`); novelty by the matcher.
 
     Formation energies must be on the Materials Project's GGA/GGA+U scheme with MP2020 corrections.
     Parquet carries them; for JSON of ComputedStructureEntries, `entries.phases_from_entries` says how
     they are derived, and `info.coverage` says which way was taken.
 
+    The structures are reduced once per content of the file and then read memory-mapped (`PhaseStore`).
+
     Args:
         path: the table. settings: tolerances of the matcher.
+        cache: folder of stores; None: a temporary one, which goes with the reference.
+        workers: processes that build the store, see `open_store`.
 
     Raises:
-        InputError: the file cannot be used; says why.
+        InputError: the file cannot be used; says why. StorageError: the store cannot be written.
     """
 
-    def __init__(self, path: Path, settings: MatcherSettings | None = None) -> None:
-        table = read_table(path)
-        self._phases = Phases(table.phases)
-        self._novelty = StructureNovelty(_structures(table.phases), settings)
+    def __init__(
+        self,
+        path: Path,
+        settings: MatcherSettings | None = None,
+        cache: Path | None = None,
+        workers: int = 1,
+    ) -> None:
+        if cache is None:
+            self._temporary = TemporaryDirectory(prefix="heliodor-")
+            cache = Path(self._temporary.name)
+        self.store = open_store(path, cache, workers)
+        self._novelty = StructureNovelty(self.store, settings)
         self.info = ReferenceInfo(
             name=f"file {path.name}",
-            digest=table.digest,
-            n_phases=len(table.phases),
-            coverage=table.coverage,
+            digest=self.store.info.digest,
+            n_phases=len(self.store),
+            coverage=self.store.info.coverage,
         )
 
     def entries(self, elements: Iterable[str]) -> Sequence[Phase]:
-        """Phases with a formation energy whose elements are a subset of `elements`."""
-        return self._phases.entries(elements)
+        """Phases with a formation energy whose elements are a subset of `elements`; no crystals."""
+        return self.store.entries(elements)
 
     def like(self, composition: Composition) -> Sequence[Phase]:
-        """Phases of that reduced composition."""
-        return self._phases.like(composition)
+        """Phases of that reduced composition, with their crystals."""
+        return self.store.like(composition)
 
     def match(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """Novelty by structure: one verdict per crystal."""
         return self._novelty.check(batch)
-
-
-def _structures(phases: Iterable[Phase]) -> list[tuple[str, Crystal]]:
-    return [(p.material_id, p.crystal) for p in phases if p.crystal is not None]

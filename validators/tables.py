@@ -23,16 +23,18 @@ from ..core.errors import InputError
 from ..core.protocols import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 log = logging.getLogger("heliodor.validators")
 
 REQUIRED = ("material_id", "formation_energy_per_atom", "atomic_numbers", "frac_coords", "lattice")
 
 _LFS_POINTER = b"version https://git-lfs"
+_ROWS = 1000  # of a Parquet file, read at once
 
 
 @dataclass(frozen=True)
@@ -57,43 +59,102 @@ class StructureTable:
     def coverage(self) -> str:
         """One line for a person: how many phases, what for, what was left out."""
         without = sum(p.formation_energy_per_atom is None for p in self.phases)
-        parts = [f"{len(self.phases):,} phases; formation energies: {self.energies}"]
-        if without:
-            parts.append(f"{without:,} without an energy (known for novelty, not on the hull)")
-        parts += [f"{n:,} rows left out: {reason}" for reason, n in self.skipped.items()]
-        return "; ".join(parts)
+        return coverage(len(self.phases), without, self.energies, self.skipped)
+
+
+def coverage(n: int, without: int, energies: str, skipped: Mapping[str, int]) -> str:
+    """One line for a person.
+
+    Args:
+        n: phases. without: those among them that have no energy. energies, skipped: see
+            `StructureTable`.
+    """
+    parts = [f"{n:,} phases; formation energies: {energies}"]
+    if without:
+        parts.append(f"{without:,} without an energy (known for novelty, not on the hull)")
+    parts += [f"{n:,} rows left out: {reason}" for reason, n in skipped.items()]
+    return "; ".join(parts)
+
+
+class StructureFile:
+    """A table of structures (.parquet, .json, .json.gz), read piece by piece.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: no such file, a Git-LFS pointer, a damaged or foreign file, missing columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = _digest(path)
+        self.energies = "as given in the file"
+        self.skipped: dict[str, int] = {}
+        self.metadata: dict[str, str] = {}
+        self._is_parquet = path.name.lower().endswith(".parquet")
+        if self._is_parquet:
+            schema = _schema(path)
+            self.metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+        elif not path.name.lower().endswith((".json", ".json.gz")):
+            raise InputError(f"{path}: unknown kind of table; allowed: .parquet, .json, .json.gz")
+
+    def phases(self) -> Iterator[Phase]:
+        """Phases with their crystals; `skipped` and `energies` are known when they have ended.
+
+        Parquet is read in batches; JSON is parsed as a whole.
+
+        Raises:
+            InputError: no usable structure, a damaged file, or energies that are not finite or cannot
+                be placed on the Materials Project's scheme.
+        """
+        n = 0
+        for n, phase in enumerate(self._parquet() if self._is_parquet else self._json(), 1):  # noqa: B007
+            yield phase
+        if n == 0:
+            found = coverage(0, 0, self.energies, self.skipped)
+            raise InputError(f"{self.path}: holds no usable structure ({found})")
+
+    def _json(self) -> Sequence[Phase]:
+        from .entries import phases_from_entries
+
+        content = _load_json(self.path, self.path.read_bytes())
+        phases, self.energies, skipped = phases_from_entries(self.path, content)
+        self.skipped = dict(skipped)
+        return phases
+
+    def _parquet(self) -> Iterator[Phase]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        broken = first = 0
+        self.skipped = {}
+        try:
+            with pq.ParquetFile(self.path) as file:
+                names = [n for n in (*REQUIRED, "spacegroup") if n in file.schema_arrow.names]
+                for batch in file.iter_batches(batch_size=_ROWS, columns=names):
+                    for phase in _phases(self.path, batch, first):
+                        if phase is None:
+                            broken += 1
+                        else:
+                            yield phase
+                    first += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.path, error) from error
+        if broken:
+            self.skipped = {"no crystal can be made of them": broken}
 
 
 def read_table(path: Path) -> StructureTable:
-    """Read a table of structures (.parquet, .json, .json.gz).
+    """Read a whole table of structures into memory (.parquet, .json, .json.gz).
 
     Raises:
         InputError: no such file, a Git-LFS pointer, a damaged or foreign file, missing columns, no rows,
             or energies that cannot be placed on the Materials Project's scheme.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror})", hint="check the path of the table"
-        ) from error
-    if content.startswith(_LFS_POINTER):
-        raise InputError(
-            f"{path}: is a Git-LFS pointer, not the data", hint="run 'git lfs pull' where it was cloned"
-        )
-    digest = hashlib.sha256(content).hexdigest()
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        table = _from_parquet(path, content, digest)
-    elif name.endswith((".json", ".json.gz")):
-        from .entries import phases_from_entries
-
-        phases, energies, skipped = phases_from_entries(path, _load_json(path, content))
-        table = StructureTable(phases, digest, energies, skipped)
-    else:
-        raise InputError(f"{path}: unknown kind of table; allowed: .parquet, .json, .json.gz")
-    if not table.phases:
-        raise InputError(f"{path}: holds no usable structure ({table.coverage})")
+    file = StructureFile(path)
+    phases = tuple(file.phases())
+    table = StructureTable(phases, file.digest, file.energies, file.skipped, file.metadata)
     log.info("%s: %s", path.name, table.coverage)
     return table
 
@@ -129,36 +190,82 @@ def write_table(path: Path, phases: Sequence[Phase], metadata: Mapping[str, str]
     pq.write_table(table.replace_schema_metadata(dict(metadata)), path, compression="zstd")
 
 
-def _from_parquet(path: Path, content: bytes, digest: str) -> StructureTable:
-    table = open_parquet(path, content)
-    missing = [c for c in REQUIRED if c not in table.column_names]
+def _digest(path: Path) -> str:
+    """SHA-256 (hex) of the content."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise InputError(
+                    f"{path}: is a Git-LFS pointer, not the data",
+                    hint="run 'git lfs pull' where it was cloned",
+                )
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror})", hint="check the path of the table"
+        ) from error
+
+
+def _schema(path: Path) -> pa.Schema:
+    """Schema of a Parquet file that has the columns of structures."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    missing = [c for c in REQUIRED if c not in schema.names]
     if missing:
         raise InputError(
             f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-            f"found: {', '.join(table.column_names) or 'none'}"
+            f"found: {', '.join(schema.names) or 'none'}"
         )
-    columns = [table.column(name).to_pylist() for name in REQUIRED]
-    groups = table.column("spacegroup").to_pylist() if "spacegroup" in table.column_names else None
-    phases, broken = [], 0
-    for i, (material_id, energy, numbers, frac, lattice) in enumerate(zip(*columns, strict=True)):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    for name in REQUIRED[2:]:
+        kind = schema.field(name).type
+        if not any(fits(kind) for fits in lists):
+            raise InputError(f"{path}: column {name} holds {kind}, expected a list of numbers a row")
+    return schema
+
+
+def _phases(path: Path, batch: pa.RecordBatch, first: int) -> Iterator[Phase | None]:
+    """The phases of some rows, the first of them number `first`; None where no crystal can be made."""
+    names = batch.schema.names
+    columns = [_lists(batch.column(n)) for n in ("atomic_numbers", "frac_coords", "lattice")]
+    groups = batch.column("spacegroup").to_pylist() if "spacegroup" in names else [None] * len(batch)
+    ids, energies = (batch.column(n).to_pylist() for n in REQUIRED[:2])
+    for i, (material_id, energy, group) in enumerate(zip(ids, energies, groups, strict=True)):
+        numbers, frac, lattice = (values[ends[i] : ends[i + 1]] for values, ends in columns)
         try:
-            crystal = Crystal(
-                np.array(lattice, dtype=np.float64).reshape(3, 3),
-                np.array(frac, dtype=np.float64).reshape(-1, 3),
-                np.array(numbers, dtype=np.int64),
-            )
+            crystal = Crystal(lattice.reshape(3, 3), frac.reshape(-1, 3), _whole(numbers))
             value = None if energy is None or math.isnan(energy) else float(energy)
         except (ValueError, TypeError) as error:
-            log.debug("%s: row %d: %s", path.name, i, error)
-            broken += 1
+            log.debug("%s: row %d: %s", path.name, first + i, error)
+            yield None
             continue
         if value is not None and not math.isfinite(value):
-            raise InputError(f"{path}: row {i} ({material_id}): formation_energy_per_atom is {value}")
-        group = groups[i] if groups else None
-        phases.append(Phase(str(material_id), crystal.reduced_composition, value, group, crystal))
-    skipped = {"no crystal can be made of them": broken} if broken else {}
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return StructureTable(tuple(phases), digest, "as given in the file", skipped, metadata)
+            raise InputError(
+                f"{path}: row {first + i} ({material_id}): formation_energy_per_atom is {value}"
+            )
+        yield Phase(str(material_id), crystal.reduced_composition, value, group, crystal)
+
+
+def _whole(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """Atomic numbers as integers. ValueError: one is missing (a null among numbers reads as NaN)."""
+    if not np.isfinite(numbers).all():
+        raise ValueError("an atomic number is missing")
+    return numbers.astype(np.int64)
+
+
+def _lists(column: pa.Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """All values of a column of lists, and where each row's begin and end; a null is empty."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def open_parquet(path: Path, content: bytes) -> pa.Table:
@@ -173,10 +280,14 @@ def open_parquet(path: Path, content: bytes) -> pa.Table:
     try:
         return pq.ParquetFile(pa.BufferReader(content)).read()  # read_table would import pandas
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path}: no readable Parquet file ({len(content):,} bytes): {str(error).splitlines()[0]}",
-            hint="the file may be truncated; copy or download it again",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: no readable Parquet file: {str(error).splitlines()[0]}",
+        hint="the file may be truncated; copy or download it again",
+    )
 
 
 def _load_json(path: Path, content: bytes) -> list[dict[str, Any]]:

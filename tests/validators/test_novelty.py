@@ -11,8 +11,9 @@ from heliodor.core.errors import InputError
 from heliodor.core.protocols import Validator
 from heliodor.core.records import Reason
 from heliodor.validators.fingerprint import KNOWN_DISTANCE, pack_fingerprint, species_fingerprint
+from heliodor.validators.fingerprint_novelty import FingerprintNovelty
 from heliodor.validators.matching import MatcherSettings
-from heliodor.validators.novelty import FingerprintNovelty, StructureNovelty
+from heliodor.validators.novelty import StructureNovelty
 
 
 def make(group, lattice, species, sites):

@@ -130,6 +130,12 @@ def test_a_missing_file_is_refused(tmp_path):
         FileReference(tmp_path / "none.parquet")
 
 
+def test_columns_of_another_kind_are_refused(tmp_path):
+    path = write_parquet(tmp_path / "t.parquet", [row("a", MGO, -3.0) | {"lattice": "4.25"}])
+    with pytest.raises(InputError, match="column lattice holds .*string, expected a list"):
+        read_table(path)
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
 def test_a_truncated_table_is_refused(table, kept):
     content = table.read_bytes()

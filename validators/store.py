@@ -1,0 +1,160 @@
+"""Known phases on disk, memory-mapped: facts, crystals, and what the matcher and the index compare.
+
+A store is built once per table, under the cache folder by the table's digest, and shared read-only by
+all processes. Opened, it costs no memory but the pages that are read: 26,000 phases or 1,000,000.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.crystal import Crystal
+from ..core.elements import ATOMIC_NUMBERS, parse_elements
+from ..core.protocols import Phase
+from .arrays import Arrays
+from .matching import ReducedStructure
+from .phases import Composition
+
+FORMAT = 1
+"""Of the store; another number means another folder."""
+
+AMD_LENGTH = 100
+
+_REDUCED_AT_HAND = 20_000  # of those that the matcher was asked about: about 40 MB at most
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What was read when the store was built.
+
+    Args:
+        digest: SHA-256 (hex) of the table. coverage: one line for a person.
+        metadata: key-value metadata of the table.
+    """
+
+    digest: str
+    coverage: str
+    metadata: dict[str, str]
+
+
+class PhaseStore:
+    """Known phases by row, in the order of the table.
+
+    Safe to read from several threads at once.
+
+    Args:
+        info: where they come from.
+        arrays: as `store_build` wrote them.
+    """
+
+    def __init__(self, info: StoreInfo, arrays: Arrays) -> None:
+        self.info = info
+        self._arrays = arrays
+        self.amd: NDArray[np.float32] = arrays["amd"]
+        """Scaled AMD(100) of each phase, (n, 100); a row of NaN where there is none."""
+        self.units: NDArray[np.float32] = arrays["units"]
+        """(volume per atom)^(1/3) of each phase (n,) in angstrom: `amd` times it is the AMD itself."""
+        self.reduced = lru_cache(_REDUCED_AT_HAND)(self._reduced)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def material_id(self, row: int) -> str:
+        """Id in the source."""
+        begin, end = self._span("id", row)
+        return self._arrays["ids"][begin:end].tobytes().decode()
+
+    def composition(self, row: int) -> Composition:
+        """Reduced composition."""
+        begin, end = self._span("composition", row)
+        return tuple(map(tuple, self._arrays["compositions"][begin:end].tolist()))
+
+    def phase(self, row: int, *, crystal: bool = False) -> Phase:
+        """The phase; with its crystal if asked for."""
+        energy = float(self._arrays["energies"][row])
+        group = int(self._arrays["spacegroups"][row])
+        return Phase(
+            self.material_id(row),
+            self.composition(row),
+            None if np.isnan(energy) else energy,
+            group or None,
+            self.crystal(row) if crystal else None,
+        )
+
+    def crystal(self, row: int) -> Crystal:
+        """The crystal as the table has it."""
+        return Crystal(*self._cell("", row))
+
+    def _reduced(self, row: int) -> ReducedStructure | None:
+        """What the matcher compares; None where the crystal could not be reduced."""
+        lattice, frac, numbers = self._cell("reduced_", row)
+        if len(numbers) == 0:
+            return None
+        return ReducedStructure(lattice, frac, numbers.astype(np.uint8), self.composition(row))
+
+    def rows(self, composition: Composition) -> list[int]:
+        """Rows of that reduced composition, rising."""
+        keys, key = self._arrays["keys"], composition_key(composition)
+        begin, end = (int(np.searchsorted(keys, key, side)) for side in _SIDES)
+        found = self._arrays["rows_by_key"][begin:end].tolist()
+        return [row for row in found if self.composition(row) == composition]
+
+    def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        """Rows of `amd`."""
+        return self.amd[rows]
+
+    def like(self, composition: Composition) -> tuple[Phase, ...]:
+        """Phases of that reduced composition with their crystals, with or without an energy."""
+        return tuple(self.phase(row, crystal=True) for row in self.rows(composition))
+
+    def entries(self, elements: Iterable[str]) -> tuple[Phase, ...]:
+        """Phases with a formation energy whose elements are a subset of `elements`, without crystals.
+
+        Raises:
+            InputError: a symbol is no element, or there is none.
+        """
+        space = element_mask(ATOMIC_NUMBERS[s] for s in parse_elements(elements))
+        inside = np.flatnonzero(((self._arrays["systems"] & ~space) == 0).all(axis=1))
+        return tuple(self.phase(r) for system in inside.tolist() for r in self._rows_of_system(system))
+
+    def _rows_of_system(self, system: int) -> list[int]:
+        begin, end = self._span("system", system)
+        rows: list[int] = self._arrays["rows_by_system"][begin:end].tolist()
+        return rows
+
+    def _span(self, name: str, row: int) -> tuple[int, int]:
+        ends = self._arrays[f"{name}_ends"]
+        return int(ends[row - 1]) if row else 0, int(ends[row])
+
+    def _cell(self, kind: str, row: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Cell, fractional coordinates and atomic numbers; `kind`: "" or "reduced_"."""
+        begin, end = self._span(f"{kind}atom", row)
+        arrays = self._arrays
+        return (
+            arrays[f"{kind}lattices"][row],
+            arrays[f"{kind}frac"][begin:end],
+            arrays[f"{kind}numbers"][begin:end].astype(np.int64),
+        )
+
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+def composition_key(composition: Composition) -> np.uint64:
+    """64 bits of a reduced composition, the same on every machine."""
+    packed = b"".join(struct.pack("<BI", z, n) for z, n in composition)
+    return np.uint64(int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little"))
+
+
+def element_mask(numbers: Iterable[int]) -> NDArray[np.uint64]:
+    """Bit z of 128 is set for each atomic number z, (2,)."""
+    bits = sum({1 << z for z in numbers})
+    return np.array([bits & (2**64 - 1), bits >> 64], dtype=np.uint64)

@@ -6,12 +6,13 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -204,6 +205,26 @@ class PluginChoice(_Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for it.")
 
 
+PotentialName = Literal["chgnet", "sevennet", "sevennet-mf-pbe", "sevennet-mf-r2scan"]
+
+
+class FirstStage(_Section):
+    """A cheaper potential that relaxes before, to looser thresholds."""
+
+    potential: PotentialName = Field(description="Which one.")
+    fmax: float = Field(default=0.1, gt=0, le=1, description="Force threshold in eV/angstrom.")
+    smax: float = Field(default=0.01, gt=0, le=1, description="Stress threshold in eV/angstrom^3.")
+    max_steps: int = Field(default=100, ge=1, le=100_000, description="Optimiser steps per crystal.")
+
+
+def _first(value: Any) -> Any:
+    return {"potential": value} if isinstance(value, str) else value
+
+
+def _off(value: Any) -> Any:
+    return None if value is False or value == "off" else value  # YAML reads a bare `off` as false
+
+
 class MlipChoice(_Section):
     """Settings that every machine-learned potential shares."""
 
@@ -219,18 +240,84 @@ class MlipChoice(_Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: the GPU where there is one, else one process per core."
     )
+    first: Annotated[FirstStage | None, BeforeValidator(_first)] = Field(
+        default=None,
+        description="Relax with a cheaper potential before, for example first: chgnet. If it fails, the"
+        " crystal is relaxed from its start.",
+    )
+    early_stop: Annotated[float | None, BeforeValidator(_off)] = Field(
+        default=None,
+        ge=0,
+        description="Give up crystals that are heading for an energy so far above the hull (eV/atom).",
+    )
 
 
 class ChgnetChoice(MlipChoice):
     """CHGNet 0.3.0 (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)); weights in its package."""
 
     kind: Literal["chgnet"]
+    potential: ClassVar[PotentialName] = "chgnet"
 
 
 class SevennetChoice(MlipChoice):
     """SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)); weights in its package."""
 
     kind: Literal["sevennet"]
+    potential: ClassVar[PotentialName] = "sevennet"
+
+
+class SevennetMfChoice(MlipChoice):
+    """SevenNet-MF-0, trained on PBE and r2SCAN (Kim et al., J. Am. Chem. Soc. 147, 1042 (2025))."""
+
+    kind: Literal["sevennet-mf"]
+    channel: Literal["pbe", "r2scan"] = Field(
+        default="pbe",
+        description="Whose energies. Those of r2scan cannot stand on the Materials Project's GGA hull.",
+    )
+
+    @property
+    def potential(self) -> PotentialName:
+        """The channel is a potential of its own."""
+        return "sevennet-mf-pbe" if self.channel == "pbe" else "sevennet-mf-r2scan"
+
+
+class AseChoice(MlipChoice):
+    """Any ASE calculator with energy, forces and stress. It lives in the worker processes."""
+
+    kind: Literal["ase"]
+    potential: ClassVar[Literal["ase"]] = "ase"
+    calculator: str = Field(
+        min_length=1,
+        description="A name of the entry-point group heliodor.calculators, or module:factory.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the factory; where it computes, too."
+    )
+    model: str = Field(min_length=1, description="Name and version of the potential, for the records.")
+    elements: tuple[str, ...] | None = Field(
+        default=None, description="Elements that it knows; empty: it is asked for any."
+    )
+    corrections: Literal["included", "mp2020", "own"] = Field(
+        description="How its energies come to the Materials Project's scheme: they include the MP2020"
+        " corrections, MP2020 must be added, or never (a scheme of its own).",
+    )
+    cutoff: float = Field(
+        default=6.0, gt=0, le=20, description="Angstrom: an atom without a neighbour within it is lost."
+    )
+    energies: tuple[float, float] = Field(
+        default=(-100.0, 10.0), description="eV/atom: lowest and highest that a crystal can have."
+    )
+    device: Literal["cpu"] = Field(
+        default="cpu", description="One process per core; a calculator on a GPU says so in its options."
+    )
+
+    @field_validator("elements")
+    @classmethod
+    def _elements(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        try:
+            return None if value is None else parse_elements(value)
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
 
 class NoRelaxerChoice(_Section):
@@ -282,7 +369,8 @@ GeneratorChoice = Annotated[
     Field(discriminator="kind"),
 ]
 RelaxerChoice = Annotated[
-    ChgnetChoice | SevennetChoice | NoRelaxerChoice | PluginChoice, Field(discriminator="kind")
+    ChgnetChoice | SevennetChoice | SevennetMfChoice | AseChoice | NoRelaxerChoice | PluginChoice,
+    Field(discriminator="kind"),
 ]
 ReferenceChoice = Annotated[
     EmbeddedChoice | MpChoice | FileChoice | PluginChoice, Field(discriminator="kind")

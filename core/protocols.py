@@ -68,8 +68,14 @@ class Relaxer(Protocol):
         """Whether the potential was trained on the element."""
         ...
 
-    def relax(self, batch: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
+    def relax(
+        self, batch: Sequence[Crystal], ceilings: Sequence[float | None] | None = None
+    ) -> Iterator[Relaxed | Failure]:
         """Yields each as it finishes, in any order (`key` tells which); one item per input.
+
+        `ceilings` are energies of the cell (eV, in the potential's own scheme), one per crystal: one
+        that is heading above its own may be given up, and says so in `Relaxed.stopped`. They are given
+        only where the campaign file asks for an early stop.
 
         Safe to call from several threads at once: they share the workers.
         """

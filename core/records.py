@@ -48,6 +48,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     KNOWN = "known"
     UNSTABLE = "above_hull"
+    FAR_ABOVE_HULL = "far_above_hull"  # given up while it was relaxed
     # failed: reading and generating
     UNREADABLE = "unreadable"
     DISORDERED = "partial_occupancy"
@@ -167,8 +168,24 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A first relaxation with a cheaper potential, before the one that counts.
+
+    Args:
+        model: name and version of the cheaper potential.
+        steps: its optimiser steps. seconds: its wall time.
+        detail: why it was given up; the crystal was then relaxed from its start. Empty: it was not.
+    """
+
+    model: str
+    steps: int
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Relaxed:
-    """A relaxation that ended regularly, converged or out of steps.
+    """A relaxation that ended regularly: converged, out of steps, or given up as hopeless.
 
     Args:
         key: content key of the crystal that went in.
@@ -179,6 +196,8 @@ class Relaxed:
         steps: optimiser steps. converged: both thresholds hold at the final geometry.
         model: name and version of the potential, for example "chgnet-0.3.0".
         seconds: wall time.
+        stopped: why it was given up before its end: it is heading far above the hull. Empty: it was not.
+        prepared: what came before, in a relaxation of two stages.
     """
 
     key: str
@@ -190,6 +209,8 @@ class Relaxed:
     converged: bool
     model: str
     seconds: float = 0.0
+    stopped: str = ""
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True, eq=False)

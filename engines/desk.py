@@ -105,6 +105,7 @@ class Desk:
         if message is not None:
             self._since = time.monotonic()
             header, body = message
+            self._capacity = header.get("capacity", self._capacity)
             if "number" in header:
                 job = self.jobs.pop(header["number"])
                 job.results.put(unpack_result(job.key, header, body))

@@ -23,7 +23,6 @@ COLLAPSED_DISTANCE = 0.4  # angstrom, during the relaxation
 MIN_VOLUME = 1.5  # cubic angstrom per atom; the densest known crystals have 3 to 4
 MIN_HEIGHT = 0.5  # angstrom between opposite faces of the cell
 VOLUME_RATIO = (0.3, 3.0)  # of the volume at the start
-ENERGY_PER_ATOM = (-30.0, 10.0)  # eV
 MAX_FORCE = 1e4  # eV/angstrom
 
 
@@ -97,13 +96,13 @@ def check_geometry(crystal: Crystal, near: Neighbors, start_volume: float, cutof
         raise Unphysical(Reason.COLLAPSED, f"atoms {near.distances.min():.2f} angstrom apart")
 
 
-def check_evaluation(found: Evaluation, n_atoms: int) -> None:
-    """Numbers that the potential answered."""
+def check_evaluation(found: Evaluation, n_atoms: int, energies: tuple[float, float]) -> None:
+    """Numbers that the potential answered; `energies` is the range in eV/atom that crystals have."""
     if not (
         np.isfinite(found.energy) and np.isfinite(found.forces).all() and np.isfinite(found.stress).all()
     ):
         raise Unphysical(Reason.EXPLODED, "energy, forces or stress are not finite")
-    low, high = ENERGY_PER_ATOM
+    low, high = energies
     per_atom = found.energy / n_atoms
     if not low <= per_atom <= high:
         raise Unphysical(Reason.ENERGY, f"{per_atom:.4g} eV/atom, outside {low:g} to {high:g}")

@@ -6,13 +6,13 @@ An order is a crystal and what to do with it; its answer carries the same number
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.crystal import Crystal
-from ..core.records import Evaluated, Failure, Reason, Relaxed
+from ..core.records import Evaluated, Failure, Prepared, Reason, Relaxed
 
 Result = Relaxed | Evaluated | Failure
 
@@ -23,10 +23,12 @@ class Order:
 
     Args:
         task: "relax": atoms and cell to the nearest minimum; "evaluate": the crystal as it is.
+        ceiling: eV of the cell; a relaxation that is heading above it is given up.
     """
 
     crystal: Crystal
     task: Literal["relax", "evaluate"] = "relax"
+    ceiling: float | None = None
 
 
 def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
@@ -42,16 +44,17 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
 
 def pack_order(number: int, order: Order) -> bytes:
     """The message that hands over an order."""
-    return pack({"number": number, "task": order.task}, order.crystal.to_bytes())
+    header = {"number": number, "task": order.task, "ceiling": order.ceiling}
+    return pack(header, order.crystal.to_bytes())
 
 
 def unpack_order(message: bytes) -> tuple[int, Order]:
     """Inverse of `pack_order`."""
     header, body = unpack(message)
-    return header["number"], Order(Crystal.from_bytes(body), header["task"])
+    return header["number"], Order(Crystal.from_bytes(body), header["task"], header["ceiling"])
 
 
-_RELAXED = ("energy", "max_force", "max_stress", "steps", "converged", "model", "seconds")
+_RELAXED = ("energy", "max_force", "max_stress", "steps", "converged", "model", "seconds", "stopped")
 _EVALUATED = ("energy", "model", "seconds")
 
 
@@ -64,6 +67,7 @@ def pack_result(number: int, result: Result) -> bytes:
             return pack(header)
         case Relaxed():
             header["values"] = {name: getattr(result, name) for name in _RELAXED}
+            header["prepared"] = asdict(result.prepared) if result.prepared else None
             return pack(header, result.crystal.to_bytes())
         case Evaluated():
             header["values"] = {name: getattr(result, name) for name in _EVALUATED}
@@ -76,7 +80,9 @@ def unpack_result(key: str, header: dict[str, Any], body: bytes) -> Result:
         case "Failure":
             return Failure(key, Reason(header["reason"]), header["detail"])
         case "Relaxed":
-            return Relaxed(key=key, crystal=Crystal.from_bytes(body), **header["values"])
+            before = Prepared(**header["prepared"]) if header["prepared"] else None
+            crystal = Crystal.from_bytes(body)
+            return Relaxed(key=key, crystal=crystal, prepared=before, **header["values"])
         case _:
             rows = np.frombuffer(body, np.float64).reshape(-1, 3)
             return Evaluated(key=key, forces=rows[3:], stress=rows[:3], **header["values"])

@@ -7,14 +7,14 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from ..core.campaign import MlipChoice
+from ..core.campaign import FirstStage, MlipChoice
 from ..core.crystal import Crystal
 from ..core.errors import InputError
 from ..core.records import Evaluated, Failure, Relaxed
 from .guards import check_input
 from .messages import Order, Result
 from .pool import WorkerPool
-from .potentials import KNOWN
+from .potentials import KNOWN, PotentialInfo, describe
 
 
 class MlipRelaxer:
@@ -25,23 +25,25 @@ class MlipRelaxer:
     (converged or out of steps) or a `Failure` with its reason; a worker that dies fails only its own.
 
     Args:
-        name: "chgnet" or "sevennet".
+        name: one of `potentials.KNOWN`, or "ase" with an `AseChoice`.
         settings: thresholds and limits.
         workers: worker processes when on CPUs.
 
     Raises:
         MissingError: the potential's package is not installed.
-        InputError: an unknown name, or fewer than one worker.
+        InputError: an unknown name, a first stage with the same potential, a calculator that is not
+            there, or fewer than one worker.
     """
 
     def __init__(self, name: str, settings: MlipChoice, workers: int = 1) -> None:
-        if name not in KNOWN:
-            raise InputError(f"no potential {name!r}", hint=f"there are {', '.join(KNOWN)}")
+        self._info: PotentialInfo = describe(name, settings)
         if workers < 1:
             raise InputError(f"workers: got {workers}, must be at least 1")
         self.name = name
-        self.model = KNOWN[name].model
-        self.provenance = KNOWN[name].provenance()
+        self.model = self._info.model
+        self.provenance = self._info.provenance()
+        if settings.first is not None:
+            self.provenance |= _first_provenance(settings.first, name)
         self._settings = settings
         self._workers = workers
         self._lock = threading.Lock()
@@ -50,18 +52,26 @@ class MlipRelaxer:
 
     def supports(self, atomic_number: int) -> bool:
         """Whether the potential was trained on the element."""
-        return atomic_number in KNOWN[self.name].elements
+        return atomic_number in self._info.elements
 
-    def relax(self, batch: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
+    def relax(
+        self, batch: Sequence[Crystal], ceilings: Sequence[float | None] | None = None
+    ) -> Iterator[Relaxed | Failure]:
         """Yields each as it finishes, in any order; work begins with the first `next`.
 
         Safe to call from several threads: they share the workers in turn. Closing the iterator early
         drops what is not begun.
 
+        Args:
+            batch: crystals.
+            ceilings: eV of the cell in this potential's scheme, one per crystal; see
+                `early_stop`. None: no limit.
+
         Raises:
             HeliodorError: the worker processes cannot start.
         """
-        orders = [Order(crystal, "relax") for crystal in batch]
+        limits = [None] * len(batch) if ceilings is None else ceilings
+        orders = [Order(c, "relax", limit) for c, limit in zip(batch, limits, strict=True)]
         yield from cast("Iterator[Relaxed | Failure]", self._run(orders, self._settings.max_atoms))
 
     def evaluate(self, batch: Sequence[Crystal]) -> Iterator[Evaluated | Failure]:
@@ -85,7 +95,7 @@ class MlipRelaxer:
     def _run(self, orders: Sequence[Order], max_atoms: int) -> Iterator[Result]:
         accepted = []
         for order in orders:
-            refused = check_input(order.crystal, KNOWN[self.name].elements, max_atoms)
+            refused = check_input(order.crystal, self._info.elements, max_atoms)
             if refused is None:
                 accepted.append(order)
             else:
@@ -114,6 +124,15 @@ class SevennetRelaxer(MlipRelaxer):
 
     def __init__(self, settings: MlipChoice, workers: int = 1) -> None:
         super().__init__("sevennet", settings, workers)
+
+
+def _first_provenance(first: FirstStage, name: str) -> dict[str, str]:
+    if first.potential == name:
+        raise InputError(
+            f"relaxer.first: got {name!r}, the potential of the relaxation itself",
+            hint="give a cheaper one; looser thresholds of the same are passed on the way anyway",
+        )
+    return {f"first_{k}": v for k, v in KNOWN[first.potential].provenance().items()}
 
 
 def _close(pools: list[WorkerPool]) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.crystal import Crystal
+from .early_stop import Watch
 from .potentials import Evaluation
 
 Array = NDArray[np.float64]
@@ -59,21 +60,27 @@ class State:
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where a minimisation ended. `steps` counts evaluations after the first."""
+    """Where a minimisation ended. `steps` counts evaluations after the first.
+
+    `stopped` says why a watch ended it; empty: none did.
+    """
 
     state: State
     steps: int
     converged: bool
+    stopped: str = ""
 
 
 Minimization = Generator[Crystal, Evaluation, Minimum]
 
 
-def minimize(crystal: Crystal, fmax: float, smax: float, max_steps: int) -> Minimization:
+def minimize(
+    crystal: Crystal, fmax: float, smax: float, max_steps: int, watch: Watch | None = None
+) -> Minimization:
     """Coroutine: yields crystals, is sent their evaluations, returns the minimum.
 
     Ends when both thresholds hold (eV/angstrom; eV/angstrom^3) at the last geometry, or after
-    `max_steps` with the lowest geometry found.
+    `max_steps` or when `watch` says so, with the lowest geometry found.
     """
     state = yield from _evaluate(crystal)
     hessian = _first_hessian(state)
@@ -84,7 +91,11 @@ def minimize(crystal: Crystal, fmax: float, smax: float, max_steps: int) -> Mini
         if step == max_steps:
             break
         gradient = _gradient(state)
-        move = _newton_step(hessian, gradient, radius)
+        newton = np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64)
+        stopped = watch.look(state.energy, -0.5 * float(gradient @ newton)) if watch else ""
+        if stopped:
+            return Minimum(state, step, converged=False, stopped=stopped)
+        move = _shortened(newton, radius)
         trial = yield from _evaluate(_displaced(state.crystal, move))
         predicted = float(gradient @ move + 0.5 * move @ hessian @ move)
         change = trial.energy - state.energy
@@ -165,8 +176,7 @@ def _bfgs(hessian: Array, move: Array, change: Array) -> Array:
     )
 
 
-def _newton_step(hessian: Array, gradient: Array, radius: float) -> Array:
-    """Quasi-Newton step, turned towards the gradient until it fits in the trust radius."""
-    move = np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64)
+def _shortened(move: Array, radius: float) -> Array:
+    """The quasi-Newton step, made to fit in the trust radius."""
     length = _length(move)
     return move if length <= radius else move * (radius / length)

@@ -27,7 +27,7 @@ class WorkerPool:
     """Workers of one potential. Processes start when there is work, and end with `close`.
 
     Args:
-        name: "chgnet" or "sevennet".
+        name: see `potentials.load`.
         settings: thresholds and limits.
         workers: processes when on CPUs; on GPUs there is one per GPU.
     """

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from ..core.campaign import MlipChoice
-from ..core.errors import HeliodorError
+from ..core.campaign import AseChoice, MlipChoice
+from ..core.errors import HeliodorError, InputError
 from .messages import Order, pack_order, unpack
 
 START_SECONDS = 300.0  # a cold network file system can take minutes to import torch
@@ -29,7 +29,7 @@ class WorkerProcess:
     """One running worker.
 
     Args:
-        name: "chgnet" or "sevennet". device: "auto", "cpu", "cuda:0" ...
+        name: see `potentials.load`. device: "auto", "cpu", "cuda:0" ...
     """
 
     def __init__(self, name: str, device: str, settings: MlipChoice) -> None:
@@ -37,12 +37,14 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # More threads than one make small crystals slower, and the cores are taken by other workers.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        base = {field: getattr(settings, field) for field in MlipChoice.model_fields}
+        # What the worker needs to know: of a known potential the name says the rest.
+        kind = AseChoice if isinstance(settings, AseChoice) else MlipChoice
+        needed = kind.model_validate({field: getattr(settings, field) for field in kind.model_fields})
         with theirs:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", f"{__package__}.worker"),
-                    *(str(theirs.fileno()), name, device, MlipChoice(**base).model_dump_json()),
+                    *(str(theirs.fileno()), name, device, needed.model_dump_json()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
@@ -85,11 +87,14 @@ class WorkerProcess:
 
         Raises:
             HeliodorError: the worker cannot start; says what it printed last.
+            InputError: its potential is not as the settings say.
         """
         deadline = time.monotonic() + START_SECONDS
         try:
             while time.monotonic() < deadline and not cancelled.is_set():
                 message = self.receive(0.1)
+                if message is not None and message[0]["type"] == "refused":
+                    raise InputError(message[0]["message"], hint=message[0]["hint"])
                 if message is not None and message[0]["type"] == kind:
                     return message[0]
         except WorkerLostError as lost:

@@ -1,4 +1,4 @@
-"""A worker process: loads one potential, then relaxes or evaluates the crystals that it is sent.
+"""A worker process: loads its potential, then relaxes or evaluates the crystals that it is sent.
 
 Started by `process.py` as `python -m heliodor.engines.worker FD NAME DEVICE SETTINGS`, so that the
 user's own script is never imported again. FD is a socket, for `messages`. What libraries print goes to a
@@ -16,13 +16,15 @@ import threading
 import warnings
 from multiprocessing.connection import Connection
 
-from ..core.campaign import MlipChoice
+from ..core.campaign import AseChoice, MlipChoice
+from ..core.errors import HeliodorError
+from .batching import BatchSize, gpu_memory
 from .driver import Driver
 from .messages import pack, pack_result, unpack_order
-from .potentials import KNOWN, load_potential
+from .potentials import load
 
-GPU_CRYSTALS = 256  # in progress at once on a GPU
-GPU_ATOMS = 4096  # in one evaluation, at first; halved when memory runs out
+GPU_CRYSTALS = 64  # in progress at once on a GPU, until the first evaluation has told its memory
+GPU_PAIRS = 50_000  # in one evaluation, at first: about 1000 atoms
 
 
 def main(arguments: list[str]) -> None:
@@ -32,36 +34,51 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING)  # to standard error
     fd, name, device, text = arguments
     pipe = Connection(int(fd))
-    settings = MlipChoice.model_validate_json(text)
+    settings = (AseChoice if name == "ase" else MlipChoice).model_validate_json(text)
+    gpus = 0
+    if device != "cpu":
+        import torch
 
-    import torch
-
-    gpus = torch.cuda.device_count() if device != "cpu" else 0
+        gpus = torch.cuda.device_count()
     if device == "auto":
         device = "cuda:0" if gpus else "cpu"
     pipe.send_bytes(pack({"type": "hello", "gpus": gpus}))
+    try:
+        driver = _load(name, device, settings)
+    except HeliodorError as error:  # the user's to mend: it goes to the caller in its own words
+        pipe.send_bytes(pack({"type": "refused", "message": error.message, "hint": error.hint}))
+        return
     on_gpu = device != "cpu"
-    if not on_gpu:
-        torch.set_num_threads(1)
-    potential = load_potential(name, device)
-    driver = Driver(potential, KNOWN[name].model, settings, GPU_ATOMS if on_gpu else 1)
     pipe.send_bytes(pack({"type": "ready", "capacity": GPU_CRYSTALS if on_gpu else 1}))
     try:
-        _work(pipe, driver, heartbeat=on_gpu)
+        _work(pipe, driver, on_gpu=on_gpu)
     except BrokenPipeError:  # the parent is gone
         return
 
 
-def _work(pipe: Connection, driver: Driver, *, heartbeat: bool) -> None:
+def _load(name: str, device: str, settings: MlipChoice) -> Driver:
+    by = load(name, device, settings)
+    first = None if settings.first is None else load(settings.first.potential, device, MlipChoice())
+    if device != "cpu":
+        return Driver(by, settings, BatchSize(GPU_PAIRS, gpu_memory(device)), first)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+    return Driver(by, settings, BatchSize(1), first)
+
+
+def _work(pipe: Connection, driver: Driver, *, on_gpu: bool) -> None:
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     while True:
         while not (driver.busy and inbox.empty()):
             driver.add(*unpack_order(inbox.get()))
+        capacity = driver.capacity
         for number, result in driver.step():
             pipe.send_bytes(pack_result(number, result))
-        if heartbeat:
-            pipe.send_bytes(pack({"type": "alive"}))
+        if on_gpu:  # a sign of life, and how many crystals it can hold by now
+            pipe.send_bytes(pack({"type": "alive", "capacity": capacity}))
 
 
 def _listen(pipe: Connection, inbox: queue.SimpleQueue[bytes]) -> None:

@@ -95,7 +95,7 @@ def build_relaxer(choice: c.RelaxerChoice, workers: int) -> Relaxer | None:
         case c.MlipChoice():
             from ..engines.mlip import MlipRelaxer
 
-            return MlipRelaxer(choice.kind, choice, workers)
+            return MlipRelaxer(choice.potential, choice, workers)
 
 
 def build_reference(
@@ -117,7 +117,7 @@ def build_reference(
             path = Path(choice.path)
             if is_fingerprint_table(path):  # what `heliodor reference build` wrote
                 return EmbeddedReference(path)
-            return FileReference(path, matcher)
+            return FileReference(path, matcher, settings.cache, settings.workers)
         case c.MpChoice():
             from ..validators.reference_mp import MpReference
 

@@ -10,16 +10,17 @@ from heliodor.core.campaign import MlipChoice
 from heliodor.core.convert import from_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Failure, Reason, Relaxed
+from heliodor.engines.batching import BatchSize
 from heliodor.engines.driver import Driver
 from heliodor.engines.messages import Order
-from heliodor.engines.potentials import load_potential
+from heliodor.engines.potentials import KNOWN, Loaded, load
 
 pytest.importorskip("chgnet")
 
 
 @pytest.fixture(scope="module")
 def chgnet():
-    return load_potential("chgnet", "cpu")
+    return load("chgnet", "cpu", MlipChoice()).potential
 
 
 class Faulty:
@@ -56,8 +57,9 @@ def crystals():
     return [from_atoms(atoms) for atoms in cells]
 
 
-def relax(potential, batch, max_atoms=1, **settings):
-    driver = Driver(potential, "chgnet-0.3.0", MlipChoice(**settings), max_atoms)
+def relax(potential, batch, pairs=1, **settings):
+    by = Loaded(KNOWN["chgnet"], potential)
+    driver = Driver(by, MlipChoice(**settings), BatchSize(pairs))
     for number, crystal in enumerate(batch):
         driver.add(number, Order(crystal))
     results = {}
@@ -68,7 +70,7 @@ def relax(potential, batch, max_atoms=1, **settings):
 
 def test_a_batch_relaxes_as_each_alone(chgnet):
     faulty = Faulty(chgnet)
-    alone, together = relax(chgnet, crystals()), relax(faulty, crystals(), max_atoms=1000)
+    alone, together = relax(chgnet, crystals()), relax(faulty, crystals(), pairs=10**6)
     assert faulty.largest == sum(map(len, crystals()))  # they did share evaluations
     for crystal, one, other in zip(crystals(), alone, together, strict=True):
         assert one.key == other.key == crystal.digest
@@ -80,13 +82,13 @@ def test_a_batch_relaxes_as_each_alone(chgnet):
 
 def test_running_out_of_memory_makes_the_batch_smaller(chgnet):
     faulty = Faulty(chgnet, max_atoms=6)
-    results = relax(faulty, crystals(), max_atoms=1000)
+    results = relax(faulty, crystals(), pairs=10**6)
     assert all(isinstance(result, Relaxed) and result.converged for result in results)
     assert 4 <= faulty.largest <= 6
 
 
 def test_one_crystal_too_large_for_the_memory(chgnet):
-    results = relax(Faulty(chgnet, max_atoms=3), crystals(), max_atoms=1000)
+    results = relax(Faulty(chgnet, max_atoms=3), crystals(), pairs=10**6)
     failed = {
         len(c): r.reason for c, r in zip(crystals(), results, strict=True) if isinstance(r, Failure)
     }
@@ -94,7 +96,7 @@ def test_one_crystal_too_large_for_the_memory(chgnet):
 
 
 def test_an_error_stays_with_its_crystal(chgnet):
-    results = relax(Faulty(chgnet, poison=14), crystals(), max_atoms=1000)
+    results = relax(Faulty(chgnet, poison=14), crystals(), pairs=10**6)
     assert results[0] == Failure(crystals()[0].digest, Reason.WORKER_DIED, "ValueError: poisoned")
     assert all(isinstance(result, Relaxed) for result in results[1:])
 
@@ -106,13 +108,13 @@ def test_bad_crystals_among_good_ones(chgnet):
         Reason.EXPLODED: Crystal(salt.lattice * 4.64, salt.frac_coords, salt.atomic_numbers),
         Reason.VOLUME: Crystal(salt.lattice * 0.2, salt.frac_coords, salt.atomic_numbers),
     }
-    results = relax(chgnet, [*bad.values(), salt], max_atoms=1000)
+    results = relax(chgnet, [*bad.values(), salt], pairs=10**6)
     assert [result.reason for result in results[:3]] == list(bad)
     assert results[3].converged
 
 
 def test_time_limit_counts_the_crystal_s_own_share(chgnet):
-    results = relax(chgnet, crystals(), max_atoms=1000, time_limit=1e-3)
+    results = relax(chgnet, crystals(), pairs=10**6, time_limit=1e-3)
     assert {result.reason for result in results} == {Reason.TIME_LIMIT}
 
 

@@ -116,7 +116,7 @@ def test_volume_on_the_way():
 )
 def test_answers(energy, force, expected):
     found = Evaluation(energy, np.full((2, 3), force), np.zeros((3, 3)))
-    assert reason(check_evaluation, found, 2) == expected
+    assert reason(check_evaluation, found, 2, (-30, 10)) == expected
 
 
 def test_neighbors_agree_with_ase():

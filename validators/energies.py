@@ -5,6 +5,9 @@ of MP2020 (A. Wang et al., Sci. Rep. 11, 15496 (2021), doi:10.1038/s41598-021-94
 energies in eV/atom against the elements in their MP reference states. A potential either learned
 energies that carry these corrections already, or raw ones to which they must be added: doing neither or
 both is wrong by up to 0.9 eV/atom for oxides with +U. So every potential is listed here, or refused.
+
+A potential of another functional (r2SCAN) cannot come to that scheme: its energies may only be compared
+with its own (`self_consistent`).
 """
 
 from __future__ import annotations
@@ -35,20 +38,22 @@ log = logging.getLogger("heliodor.validators")
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the energies of a potential come to the scheme of the Materials Project.
+    """How the energies of a potential come to the scheme of the Materials Project, if they can.
 
     Args:
         model: as in `core.records.Relaxed.model`.
         adds_mp2020: the potential gives raw energies, so MP2020 is added; False: they carry it.
         corrections: for `HullPoint.corrections`.
         mean_error: mean absolute error left, eV/atom: formation energies of 350 Materials Project
-            crystals at their DFT geometry, single points.
+            crystals at their DFT geometry, single points. None: not comparable.
+        comparable: False: another functional; only the potential's own energies may stand beside it.
     """
 
     model: str
     adds_mp2020: bool
     corrections: str
-    mean_error: float
+    mean_error: float | None = None
+    comparable: bool = True
 
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -58,14 +63,16 @@ SCHEMES: Mapping[str, Scheme] = {
             "chgnet-0.3.0", adds_mp2020=False, corrections="MP2020 (in the potential)", mean_error=0.021
         ),
         Scheme("sevennet-0", adds_mp2020=True, corrections="MP2020 (added)", mean_error=0.011),
+        Scheme("sevennet-mf-0-pbe", adds_mp2020=True, corrections="MP2020 (added)", mean_error=0.018),
+        Scheme("sevennet-mf-0-r2scan", adds_mp2020=False, corrections="none (r2SCAN)", comparable=False),
     )
 }
-"""Potentials whose energies may stand on the Materials Project's hull."""
+"""Potentials whose energies have a known scheme."""
 
 
 @dataclass(frozen=True)
 class FormationEnergy:
-    """Formation energy on the Materials Project's scheme.
+    """Formation energy on the scheme of its references.
 
     Args:
         value: eV/atom.
@@ -102,6 +109,20 @@ def scheme_of(model: str) -> Scheme:
         ) from None
 
 
+def require_comparable(model: str) -> None:
+    """Refuse a potential whose energies cannot stand beside the Materials Project's.
+
+    Raises:
+        InputError: another functional, or the potential is not listed.
+    """
+    if not scheme_of(model).comparable:
+        raise InputError(
+            f"model: {model} is of another functional than the Materials Project's GGA/GGA+U hull; "
+            "its energies can only be compared with its own",
+            hint="give the reference 'energies: own' (kinds file and mp): known phases computed with it",
+        )
+
+
 @cache
 def elemental_energies() -> Mapping[int, float]:
     """Energy of each element in its MP reference state, eV/atom, by atomic number (PBE, 89 elements)."""
@@ -109,32 +130,38 @@ def elemental_energies() -> Mapping[int, float]:
     return {ATOMIC_NUMBERS[s]: float(e) for s, e in json.loads(text)["energies"].items()}
 
 
-def formation_energy(model: str, crystal: Crystal, energy: float) -> FormationEnergy | Failure:
+def formation_energy(
+    model: str, crystal: Crystal, energy: float, references: Mapping[int, float] | None = None
+) -> FormationEnergy | Failure:
     """Formation energy of a crystal from a potential's energy.
 
     Args:
         model: the potential, one of `SCHEMES`.
         crystal: the crystal at which the energy was computed.
         energy: eV per cell, as the potential gives it.
+        references: energy of each element, eV/atom, by atomic number, on the potential's scheme; None:
+            the Materials Project's.
 
     Returns:
         The formation energy, or a failure: an energy that is not finite, an element without a reference,
         a correction that cannot be worked out.
 
     Raises:
-        InputError: the potential is not listed.
+        InputError: the potential is not listed, or not comparable and no references are given.
     """
     scheme = scheme_of(model)
+    if references is None:
+        require_comparable(model)
+        references = elemental_energies()
     if not math.isfinite(energy):
         return Failure(crystal.digest, Reason.ENERGY, f"the energy is {energy}")
-    references = elemental_energies()
     numbers = crystal.atomic_numbers.tolist()
     unknown = sorted({SYMBOLS[z] for z in numbers if z not in references})
     if unknown:
         return Failure(
             crystal.digest,
             Reason.NO_REFERENCE,
-            f"the Materials Project has no elemental reference for {', '.join(unknown)}",
+            f"there is no elemental reference for {', '.join(unknown)}",
         )
     correction = Correction(0.0, uncertain=False)
     if scheme.adds_mp2020:

@@ -91,7 +91,7 @@ def _proof(
     columns = np.take_along_axis(matrices, basis[:, None], axis=2)
     try:
         weights: Floats = np.linalg.solve(columns, fractions[..., None])[..., 0]
-        duals = np.linalg.solve(columns.transpose(0, 2, 1), energies[rows, basis][..., None])
+        duals: Floats = np.linalg.solve(columns.transpose(0, 2, 1), energies[rows, basis][..., None])
     except np.linalg.LinAlgError:
         if len(basis) == 1:
             return np.zeros(basis.shape), np.array([False])

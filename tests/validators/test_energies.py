@@ -175,7 +175,20 @@ def test_elements_are_not_corrected():
     assert mp2020_correction(oxygen).energy == 0
     reference = elemental_energies()[8]
     for model in SCHEMES:
-        assert formation_energy(model, oxygen, 2 * reference).value == pytest.approx(0)
+        value = formation_energy(model, oxygen, 2 * reference, elemental_energies()).value
+        assert value == pytest.approx(0)
+
+
+def test_another_functional_is_refused_but_against_its_own_elements():
+    crystal = rock_salt("Mg", "O", 4.21)
+    assert not SCHEMES["sevennet-mf-0-r2scan"].comparable
+    with pytest.raises(InputError, match="energies: own"):
+        formation_energy("sevennet-mf-0-r2scan", crystal, -12.0)
+    found = formation_energy("sevennet-mf-0-r2scan", crystal, -12.0, {12: -1.0, 8: -5.0})
+    assert found.value == pytest.approx(-3.0)
+    lacking = formation_energy("sevennet-mf-0-r2scan", crystal, -12.0, {12: -1.0})
+    assert isinstance(lacking, Failure)
+    assert lacking.reason is Reason.NO_REFERENCE
 
 
 def test_peroxide_and_oxide_differ():

@@ -23,6 +23,7 @@ from pydantic import (
 from .elements import ATOMIC_NUMBERS, parse_elements
 from .errors import InputError
 from .records import Conditions
+from .schemes import Corrections
 
 
 class _Section(BaseModel):
@@ -297,7 +298,7 @@ class AseChoice(MlipChoice):
     elements: tuple[str, ...] | None = Field(
         default=None, description="Elements that it knows; empty: it is asked for any."
     )
-    corrections: Literal["included", "mp2020", "own"] = Field(
+    corrections: Corrections = Field(
         description="How its energies come to the Materials Project's scheme: they include the MP2020"
         " corrections, MP2020 must be added, or never (a scheme of its own).",
     )

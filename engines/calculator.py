@@ -22,6 +22,7 @@ from ..core.convert import to_atoms
 from ..core.crystal import Crystal
 from ..core.elements import ATOMIC_NUMBERS
 from ..core.errors import InputError
+from ..core.schemes import declare
 from .neighbors import Neighbors
 from .potentials import Evaluation
 
@@ -98,8 +99,8 @@ class CalculatorInfo:
 
     @property
     def model(self) -> str:
-        """Name for the records."""
-        return self.choice.model
+        """Name for the records; it says how the energies compare."""
+        return declare(self.choice.model, self.choice.corrections)
 
     @property
     def elements(self) -> frozenset[int]:
@@ -122,7 +123,6 @@ class CalculatorInfo:
             "calculator": self.choice.calculator,
             "options": json.dumps(self.choice.options, sort_keys=True, default=str),
             "package": ", ".join(f"{n} {metadata.version(n)}" for n in dict.fromkeys(names)),
-            "corrections": self.choice.corrections,
         }
 
 

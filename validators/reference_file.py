@@ -31,7 +31,7 @@ class FileReference:
     Args:
         path: the table. settings: tolerances of the matcher.
         cache: folder of stores; None: a temporary one, which goes with the reference.
-        workers: processes that build the store, see `open_store`.
+        workers: processes that build the store (see `open_store`), and threads that judge a batch.
 
     Raises:
         InputError: the file cannot be used; says why. StorageError: the store cannot be written.
@@ -48,7 +48,7 @@ class FileReference:
             self._temporary = TemporaryDirectory(prefix="heliodor-")
             cache = Path(self._temporary.name)
         self.store = open_store(path, cache, workers)
-        self._novelty = StructureNovelty(self.store, settings)
+        self._novelty = StructureNovelty(self.store, settings, workers)
         self.info = ReferenceInfo(
             name=f"file {path.name}",
             digest=self.store.info.digest,

@@ -68,7 +68,7 @@ class Change:
         except Exception as error:  # of any kind, from geometry libraries on absurd cells
             _log.debug("no RMSD of %s: %r", before.digest, error)
             return None
-        return None if found is None else float(found[0]) * _spacing(before, after)
+        return None if found is None else float(found[0]) * spacing(before, after)
 
     @cached_property
     def _matcher(self) -> StructureMatcher:
@@ -78,7 +78,7 @@ class Change:
         return StructureMatcher(_TOLERANCE, _TOLERANCE, 10, scale=False, attempt_supercell=True)
 
 
-def _spacing(before: Crystal, after: Crystal) -> float:
+def spacing(before: Crystal, after: Crystal) -> float:
     """(Volume per atom)^(1/3) in angstrom of the crystal with the mean lengths and angles."""
     from pymatgen.core import Lattice
 

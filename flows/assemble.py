@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from ..core.campaign import Campaign
+from ..core.campaign import Campaign, MlipChoice
+from ..core.crystal import Crystal
 from ..core.protocols import OrderedValidator
 from ..core.records import Stage
 from ..core.settings import Settings
@@ -50,7 +53,11 @@ def assemble(
     resources = ExitStack()
     if relaxer is not None:
         resources.callback(relaxer.close)
-    judge = Stability(reference, relaxer.model).judge if relaxer is not None else None
+    stability = Stability(reference, relaxer.model) if relaxer is not None else None
+    ceiling: Callable[[Crystal], float | None] | None = None
+    margin = campaign.relaxer.early_stop if isinstance(campaign.relaxer, MlipChoice) else None
+    if relaxer is not None and stability is not None and margin is not None:
+        ceiling = partial(stability.ceiling, model=relaxer.model, above=margin)
     return Context(
         campaign=campaign,
         ledger=ledger,
@@ -65,7 +72,8 @@ def assemble(
         unique_relaxed=InOrder(uniqueness, ledger, Stage.ASSESS, assessed_crystals),
         reference=reference,
         relaxer=relaxer,
-        judge=judge,
+        judge=stability.judge if stability is not None else None,
+        ceiling=ceiling,
         dft=dft,
         scorers=build_scorers(campaign.review),
         resources=resources,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ..core.crystal import Crystal
 from ..core.errors import HeliodorError
 from ..core.ledger import Work
-from ..core.records import Failure, Outcome, Reason, Relaxed, Stage, Status
+from ..core.records import Failure, Outcome, Prepared, Reason, Relaxed, Stage, Status
 from .context import Context, failed
 
 
@@ -26,7 +28,7 @@ def relax(context: Context, work: Sequence[Work]) -> int:
     record = context.provenance("relax", relaxer=relaxer.model, **getattr(relaxer, "provenance", {}))
     converged = 0
     try:
-        for result in relaxer.relax([items[0].candidate.crystal for items in waiting.values()]):
+        for result in _results(context, [items[0].candidate.crystal for items in waiting.values()]):
             outcomes = [relax_outcome(item, result) for item in waiting.pop(result.key)]
             context.ledger.record(outcomes, record)
             converged += sum(o.status == Status.PASSED for o in outcomes)
@@ -38,8 +40,16 @@ def relax(context: Context, work: Sequence[Work]) -> int:
     return converged
 
 
+def _results(context: Context, crystals: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
+    if context.relaxer is None:
+        raise RuntimeError("this campaign has no relaxer")
+    if context.ceiling is None:
+        return context.relaxer.relax(crystals)
+    return context.relaxer.relax(crystals, [context.ceiling(crystal) for crystal in crystals])
+
+
 def relax_outcome(item: Work, result: Relaxed | Failure) -> Outcome:
-    """Converged: passed. Out of steps: failed, with what was reached."""
+    """Converged: passed. Given up as hopeless: rejected. Out of steps: failed, with what was reached."""
     if isinstance(result, Failure):
         return failed(item.slot, Stage.RELAX, result, item.attempt)
     data: dict[str, Any] = {
@@ -51,8 +61,15 @@ def relax_outcome(item: Work, result: Relaxed | Failure) -> Outcome:
         "model": result.model,
         "seconds": round(result.seconds, 3),
     }
-    status = Status.PASSED if result.converged else Status.FAILED
-    reason = None if result.converged else Reason.NOT_CONVERGED
+    if result.prepared is not None:
+        data["prepared"] = asdict(result.prepared)
+    if result.converged:
+        status, reason = Status.PASSED, None
+    elif result.stopped:
+        data["detail"] = result.stopped
+        status, reason = Status.REJECTED, Reason.FAR_ABOVE_HULL
+    else:
+        status, reason = Status.FAILED, Reason.NOT_CONVERGED
     return Outcome(item.slot, Stage.RELAX, status, reason, item.attempt, data, result.crystal)
 
 
@@ -71,4 +88,6 @@ def relaxed_of(outcome: Outcome, key: str) -> Relaxed:
         converged=data["converged"],
         model=data["model"],
         seconds=data["seconds"],
+        stopped=data.get("detail", ""),
+        prepared=Prepared(**data["prepared"]) if "prepared" in data else None,
     )

@@ -26,6 +26,7 @@ from ..core.convert import to_structure
 from ..core.elements import ATOMIC_NUMBERS, SYMBOLS
 from ..core.errors import InputError
 from ..core.records import Failure, Reason
+from ..core.schemes import Corrections, declared
 
 if TYPE_CHECKING:
     from pymatgen.core import Composition, Structure
@@ -69,6 +70,12 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 """Potentials whose energies have a known scheme."""
 
+_DECLARED: Mapping[Corrections, str] = {
+    "included": "MP2020 (in the potential, as declared)",
+    "mp2020": "MP2020 (added, as declared)",
+    "own": "none (own scheme)",
+}
+
 
 @dataclass(frozen=True)
 class FormationEnergy:
@@ -94,11 +101,13 @@ class Correction:
 
 
 def scheme_of(model: str) -> Scheme:
-    """How to treat the energies of a potential.
+    """How to treat the energies of a potential: a listed one, or one whose model name says it.
 
     Raises:
         InputError: the potential is not listed; lists those that are.
     """
+    if (kind := declared(model)) is not None:
+        return Scheme(model, kind == "mp2020", _DECLARED[kind], comparable=kind != "own")
     try:
         return SCHEMES[model]
     except KeyError:

@@ -4,73 +4,144 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ..core.errors import ReferenceUnavailableError
-from ..core.records import Failure, HullPoint, Reason
-from .energies import formation_energy, scheme_of
+from ..core.errors import InputError, ReferenceUnavailableError
+from ..core.records import Failure, HullPoint, Reason, Relaxed
+from .energies import FormationEnergy, formation_energy, require_comparable, scheme_of
 from .hull import Hull
+from .self_consistent import SelfConsistentReference
 
 if TYPE_CHECKING:
-    from ..core.protocols import Reference
-    from ..core.records import Relaxed
+    from collections.abc import Sequence
+
+    from ..core.crystal import Crystal
+    from ..core.protocols import Phase, Reference, ReferenceInfo
 
 log = logging.getLogger("heliodor.validators")
 
-_CACHED_HULLS = 2048
-
 
 class Stability:
-    """Energy above the hull of a reference. Hulls are built per chemical system, once.
+    """Energy above the hull of a reference.
 
     Args:
         reference: the known phases.
-        model: the potential that will be used, to refuse an unknown one before any work starts.
+        model: the potential that will be used, to refuse what cannot be compared before any work starts.
 
     Raises:
-        InputError: `model` is given and not known to `energies.SCHEMES`.
+        InputError: `model` is given and not known to `energies.SCHEMES`, is of another functional than
+            the reference's energies, or is not the potential that computed them.
     """
 
     def __init__(self, reference: Reference, model: str | None = None) -> None:
-        if model is not None:
-            scheme_of(model)
         self.reference = reference
-        self._hull = lru_cache(maxsize=_CACHED_HULLS)(self._build)
+        if model is not None:
+            self._require(model)
 
     def judge(self, relaxed: Relaxed) -> HullPoint | Failure:
-        """The crystal against the hull; never raises for an item.
+        """One crystal against the hull, see `judge_many`."""
+        return self.judge_many([relaxed])[0]
+
+    def judge_many(self, batch: Sequence[Relaxed]) -> list[HullPoint | Failure]:
+        """Each crystal against the hull, in the same order; never raises for an item.
 
         A relaxation that has not converged is judged all the same: its energy is an upper bound.
 
         Raises:
-            InputError: the potential is not known to `energies.SCHEMES`: no crystal could be judged.
+            InputError: a potential is not known to `energies.SCHEMES`, or cannot be compared with the
+                reference: no crystal could be judged.
+            HeliodorError: a self-consistent reference cannot be computed, see `SelfConsistentReference`.
         """
-        crystal = relaxed.crystal
-        formation = formation_energy(relaxed.model, crystal, relaxed.energy)
-        if isinstance(formation, Failure):
-            return replace(formation, key=relaxed.key)
+        for model in sorted({relaxed.model for relaxed in batch}):
+            self._require(model)
+        known, lacking = self._phases({r.crystal.elements for r in batch})
+        found: list[HullPoint | Failure] = [
+            Failure(r.key, Reason.NO_REFERENCE, lacking.get(r.crystal.elements, "")) for r in batch
+        ]
+        formations: dict[int, FormationEnergy] = {}
+        for i, relaxed in enumerate(batch):
+            if relaxed.crystal.elements in lacking:
+                continue
+            formation = self._formation(relaxed)
+            if isinstance(formation, Failure):
+                found[i] = replace(formation, key=relaxed.key)
+            else:
+                formations[i] = formation
         try:
-            hull = self._hull(crystal.elements)
-            distance = hull.query(crystal.reduced_composition, formation.value)
-        except ReferenceUnavailableError as error:
-            return Failure(relaxed.key, Reason.NO_REFERENCE, error.message)
+            states = Hull(known).ground_states(
+                [batch[i].crystal.reduced_composition for i in formations]
+            )
         except ArithmeticError as error:
-            log.warning("hull of %s failed", crystal.chemsys, exc_info=True)
-            return Failure(relaxed.key, Reason.CHECK_FAILED, str(error))
+            if len(batch) > 1:  # one of them; the others must not suffer
+                return [self.judge(relaxed) for relaxed in batch]
+            log.warning("hull of %s failed", batch[0].crystal.chemsys, exc_info=True)
+            return [Failure(batch[0].key, Reason.CHECK_FAILED, str(error))]
         info = self.reference.info
-        return HullPoint(
-            key=relaxed.key,
-            energy_above_hull=distance.energy_above_hull,
-            decomposition_energy=distance.decomposition_energy,
-            formation_energy_per_atom=formation.value,
-            decomposition=distance.decomposition,
-            level=relaxed.model,
-            corrections=formation.corrections,
-            reference=f"{info.name} {info.digest[:12]}",
-            coverage=info.coverage,
-            uncertain=formation.uncertain,
-        )
+        for j, (i, formation) in enumerate(formations.items()):
+            distance = formation.value - float(states.energies[j])
+            found[i] = HullPoint(
+                key=batch[i].key,
+                energy_above_hull=max(0.0, distance),
+                decomposition_energy=distance,
+                formation_energy_per_atom=formation.value,
+                decomposition=states.decomposition(j),
+                level=batch[i].model,
+                corrections=formation.corrections,
+                reference=f"{info.name} {info.digest[:12]}",
+                coverage=self._coverage(batch[i].crystal.elements, info),
+                uncertain=formation.uncertain,
+            )
+        return found
 
-    def _build(self, elements: tuple[str, ...]) -> Hull:
-        return Hull(self.reference.entries(elements))
+    def ceiling(self, crystal: Crystal, model: str, above: float) -> float | None:
+        """Energy of the cell (eV, as the potential gives it) at which it would lie `above` the hull.
+
+        `above` is in eV/atom.
+        A crystal's distance to the hull is linear in its energy, so that of an energy of zero says it.
+        The corrections are those of the crystal as it is, before its relaxation. None: it cannot be
+        judged.
+
+        Raises:
+            InputError: as `judge`.
+        """
+        nought = Relaxed(crystal.digest, crystal, 0.0, 0.0, 0.0, 0, converged=False, model=model)
+        point = self.judge(nought)
+        if isinstance(point, Failure):
+            return None
+        return (above - point.decomposition_energy) * len(crystal)
+
+    def _require(self, model: str) -> None:
+        """Refuse a potential that cannot be compared with the reference."""
+        scheme_of(model)
+        if not isinstance(self.reference, SelfConsistentReference):
+            require_comparable(model)
+        elif self.reference.model != model:
+            raise InputError(
+                f"model: got {model}, but the energies of '{self.reference.info.name}' are "
+                f"{self.reference.model}'s",
+                hint="judge with the potential that computed the reference",
+            )
+
+    def _phases(self, systems: set[tuple[str, ...]]) -> tuple[list[Phase], dict[tuple[str, ...], str]]:
+        """The phases of some chemical systems, and why those of others are not there."""
+        lacking: dict[tuple[str, ...], str] = {}
+        known: dict[int, Phase] = {}  # by identity: subsystems share their phases
+        if isinstance(self.reference, SelfConsistentReference):
+            lacking = self.reference.compute(systems)
+        for system in sorted(systems - lacking.keys()):
+            try:
+                known.update((id(phase), phase) for phase in self.reference.entries(system))
+            except ReferenceUnavailableError as error:
+                lacking[system] = error.message
+        return list(known.values()), lacking
+
+    def _formation(self, relaxed: Relaxed) -> FormationEnergy | Failure:
+        references = None
+        if isinstance(self.reference, SelfConsistentReference):
+            references = self.reference.elemental(relaxed.crystal.elements)
+        return formation_energy(relaxed.model, relaxed.crystal, relaxed.energy, references)
+
+    def _coverage(self, elements: tuple[str, ...], info: ReferenceInfo) -> str:
+        if isinstance(self.reference, SelfConsistentReference):
+            return self.reference.coverage_of(elements)
+        return info.coverage

@@ -14,6 +14,7 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.elements import ATOMIC_NUMBERS
 from heliodor.core.errors import InputError
 from heliodor.core.records import Failure, Reason
+from heliodor.core.schemes import declare
 from heliodor.validators.energies import (
     SCHEMES,
     elemental_energies,
@@ -255,6 +256,19 @@ def test_what_pymatgen_cannot_correct_is_a_failure(monkeypatch):
     assert isinstance(result, Failure)
     assert result.reason is Reason.CORRECTION
     assert "no bond valence" in result.detail
+
+
+def test_a_user_s_potential_says_what_its_energies_are():
+    """In its model name: as CHGNet's, as SevenNet's, or never beside the Materials Project's."""
+    crystal = rock_salt("Mg", "O", 4.2)
+    as_is, corrected = (
+        formation_energy(declare("mine", kind), crystal, -11.0).value for kind in ("included", "mp2020")
+    )
+    assert as_is == formation_energy("chgnet-0.3.0", crystal, -11.0).value
+    assert corrected == formation_energy("sevennet-0", crystal, -11.0).value
+    assert as_is - corrected == pytest.approx(0.687 / 2, abs=0.001)  # MP2020's oxide correction
+    with pytest.raises(InputError, match="own scheme.* another functional"):
+        formation_energy(declare("mine", "own"), crystal, -11.0)
 
 
 def test_unknown_potentials_are_refused_and_the_known_listed():

@@ -90,8 +90,8 @@ def _proof(
     rows = np.arange(len(basis))[:, None]
     columns = np.take_along_axis(matrices, basis[:, None], axis=2)
     try:
-        weights: Floats = np.linalg.solve(columns, fractions[..., None])[..., 0]
-        duals: Floats = np.linalg.solve(columns.transpose(0, 2, 1), energies[rows, basis][..., None])
+        weights = np.asarray(np.linalg.solve(columns, fractions[..., None])[..., 0], np.float64)
+        duals = np.linalg.solve(columns.transpose(0, 2, 1), energies[rows, basis][..., None])
     except np.linalg.LinAlgError:
         if len(basis) == 1:
             return np.zeros(basis.shape), np.array([False])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -54,10 +54,10 @@ def assemble(
     if relaxer is not None:
         resources.callback(relaxer.close)
     stability = Stability(reference, relaxer.model) if relaxer is not None else None
-    ceiling: Callable[[Crystal], float | None] | None = None
+    ceilings: Callable[[Sequence[Crystal]], list[float | None]] | None = None
     margin = campaign.relaxer.early_stop if isinstance(campaign.relaxer, MlipChoice) else None
     if relaxer is not None and stability is not None and margin is not None:
-        ceiling = partial(stability.ceiling, model=relaxer.model, above=margin)
+        ceilings = partial(stability.ceilings, model=relaxer.model, above=margin)
     return Context(
         campaign=campaign,
         ledger=ledger,
@@ -73,7 +73,7 @@ def assemble(
         reference=reference,
         relaxer=relaxer,
         judge=stability.judge if stability is not None else None,
-        ceiling=ceiling,
+        ceilings=ceilings,
         dft=dft,
         scorers=build_scorers(campaign.review),
         resources=resources,

@@ -79,7 +79,7 @@ class Context:
 
     Args:
         judge: turns a relaxed crystal into a point against the hull; None without energies.
-        ceiling: eV of the cell above which a relaxation may be given up; None: none is.
+        ceilings: eV of the cell above which relaxations may be given up; None: none is.
         scorers: what adds columns. resources: closed when the campaign ends: worker processes.
         folder: where outputs go. workers: crystals relaxed at the same time.
     """
@@ -96,7 +96,7 @@ class Context:
     judge: Callable[[Relaxed], HullPoint | Failure] | None
     dft: DftEngine | None
     workers: int
-    ceiling: Callable[[Crystal], float | None] | None = None
+    ceilings: Callable[[Sequence[Crystal]], list[float | None]] | None = None
     scorers: Sequence[Scorer] = ()
     attempts: int = 1
     resources: ExitStack = field(default_factory=ExitStack)

@@ -43,9 +43,9 @@ def relax(context: Context, work: Sequence[Work]) -> int:
 def _results(context: Context, crystals: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:
     if context.relaxer is None:
         raise RuntimeError("this campaign has no relaxer")
-    if context.ceiling is None:
+    if context.ceilings is None:
         return context.relaxer.relax(crystals)
-    return context.relaxer.relax(crystals, [context.ceiling(crystal) for crystal in crystals])
+    return context.relaxer.relax(crystals, context.ceilings(crystals))
 
 
 def relax_outcome(item: Work, result: Relaxed | Failure) -> Outcome:

@@ -93,22 +93,21 @@ class Stability:
             )
         return found
 
-    def ceiling(self, crystal: Crystal, model: str, above: float) -> float | None:
-        """Energy of the cell (eV, as the potential gives it) at which it would lie `above` the hull.
+    def ceilings(self, batch: Sequence[Crystal], *, model: str, above: float) -> list[float | None]:
+        """Energies of the cells (eV, as the potential gives them) `above` the hull, in eV/atom.
 
-        `above` is in eV/atom.
         A crystal's distance to the hull is linear in its energy, so that of an energy of zero says it.
         The corrections are those of the crystal as it is, before its relaxation. None: it cannot be
         judged.
 
         Raises:
-            InputError: as `judge`.
+            InputError: as `judge_many`.
         """
-        nought = Relaxed(crystal.digest, crystal, 0.0, 0.0, 0.0, 0, converged=False, model=model)
-        point = self.judge(nought)
-        if isinstance(point, Failure):
-            return None
-        return (above - point.decomposition_energy) * len(crystal)
+        nought = [Relaxed(c.digest, c, 0.0, 0.0, 0.0, 0, converged=False, model=model) for c in batch]
+        return [
+            None if isinstance(point, Failure) else (above - point.decomposition_energy) * len(crystal)
+            for crystal, point in zip(batch, self.judge_many(nought), strict=True)
+        ]
 
     def _require(self, model: str) -> None:
         """Refuse a potential that cannot be compared with the reference."""

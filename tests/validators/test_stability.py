@@ -21,11 +21,11 @@ def stability():
 @pytest.mark.parametrize("above", [0.0, 0.3])
 def test_a_crystal_at_its_ceiling_lies_so_far_above_the_hull(stability, model, above):
     crystal = rock_salt()
-    ceiling = stability.ceiling(crystal, model, above)
+    (ceiling,) = stability.ceilings([crystal], model=model, above=above)
     at = Relaxed(crystal.digest, crystal, ceiling, 0.0, 0.0, 0, converged=True, model=model)
     assert stability.judge(at).decomposition_energy == pytest.approx(above, abs=1e-9)
 
 
 def test_without_a_reference_there_is_no_ceiling(stability):
     polonium = Crystal(3.35 * np.eye(3), [[0, 0, 0]], [84])
-    assert stability.ceiling(polonium, "chgnet-0.3.0", 0.1) is None
+    assert stability.ceilings([polonium], model="chgnet-0.3.0", above=0.1) == [None]

@@ -196,6 +196,10 @@ class FilesChoice(_Section):
 
     kind: Literal["files"]
     paths: tuple[str, ...] = Field(min_length=1, description="Files, folders or zip archives.")
+    disorder: Literal["reject", "order"] = Field(
+        default="reject",
+        description="Partly occupied sites: reject the crystal, or order it (lowest electrostatic energy).",
+    )
 
 
 class PluginChoice(_Section):
@@ -327,10 +331,25 @@ class NoRelaxerChoice(_Section):
     kind: Literal["none"]
 
 
+Energies = Literal["reference", "own"]
+_ENERGIES = Field(
+    default="reference",
+    description="own: the known phases' energies are computed with the potential, not taken from DFT.",
+)
+
+
 class EmbeddedChoice(_Section):
     """The table of Materials Project phases that ships with Heliodor."""
 
     kind: Literal["embedded"]
+    energies: Energies = _ENERGIES
+
+    @field_validator("energies")
+    @classmethod
+    def _no_structures(cls, value: Energies) -> Energies:
+        if value == "own":
+            raise ValueError("the embedded table has no structures to compute; use kind: file or mp")
+        return value
 
 
 class MpChoice(_Section):
@@ -340,6 +359,7 @@ class MpChoice(_Section):
     database_version: str | None = Field(
         default=None, description="Use the cached snapshot of this version; empty: the newest cached."
     )
+    energies: Energies = _ENERGIES
 
 
 class FileChoice(_Section):
@@ -347,6 +367,7 @@ class FileChoice(_Section):
 
     kind: Literal["file"]
     path: str = Field(description="The table.")
+    energies: Energies = _ENERGIES
 
 
 class VaspChoice(_Section):
@@ -420,6 +441,10 @@ class Review(_Section):
     synthesis_model: str | None = Field(
         default=None, description="A synthesizability model; empty: the one that ships."
     )
+    protocol: Literal["heliodor", "mattergen", "lemat"] = Field(
+        default="heliodor",
+        description="Count by another evaluator's rules too, under its names (protocol.json).",
+    )
 
 
 class Select(_Section):
@@ -453,6 +478,17 @@ class Campaign(_Section):
     dft: DftChoice = VaspChoice(kind="vasp")
     budget: Budget = Budget()
 
+    @property
+    def own_energies(self) -> bool:
+        """Whether the known phases' energies are computed with the potential."""
+        return getattr(self.reference, "energies", "reference") == "own"
+
+    @model_validator(mode="after")
+    def _energies_need_a_potential(self) -> Campaign:
+        if self.own_energies and self.relaxer.kind == "none":
+            raise ValueError("reference.energies: own needs a potential, but relaxer.kind is none")
+        return self
+
     def science_digest(self) -> str:
         """Digest of all that decides candidates and verdicts.
 
@@ -464,7 +500,18 @@ class Campaign(_Section):
             content["relaxer"].pop(limit, None)
         for limit in ("batch", "device"):
             content["generator"].pop(limit, None)
+        if not self.own_energies:
+            content["reference"].pop("energies", None)  # as before there was a choice
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def relaxation_settings(choice: RelaxerChoice) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides the minimum that a relaxation finds, and what decides whether it finds one."""
+    content = choice.model_dump(mode="json")
+    for name in ("device", "early_stop", "max_supercell_atoms"):  # nothing of a minimum
+        content.pop(name, None)
+    limits = {n: content.pop(n) for n in ("time_limit", "memory_limit_gb", "max_atoms") if n in content}
+    return content, limits
 
 
 # --- reading -------------------------------------------------------------------------------------

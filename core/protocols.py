@@ -144,7 +144,10 @@ class Phase:
 class Reference(Protocol):
     """An immutable, named snapshot of known phases."""
 
-    info: ReferenceInfo
+    @property
+    def info(self) -> ReferenceInfo:
+        """What it is."""
+        ...
 
     def entries(self, elements: Iterable[str]) -> Sequence[Phase]:
         """Phases with a formation energy whose elements are a subset of `elements`."""

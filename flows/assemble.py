@@ -15,7 +15,14 @@ from ..core.settings import Settings
 from ..tasks.assess import assessed_crystals
 from ..tasks.context import Context, InOrder
 from ..tasks.screen import screened_crystals
-from .build import build_dft, build_generator, build_reference, build_relaxer, open_ledger
+from .build import (
+    build_dft,
+    build_generator,
+    build_reference,
+    build_relaxer,
+    open_ledger,
+    with_own_energies,
+)
 from .scorers import build_scorers
 
 
@@ -42,8 +49,10 @@ def assemble(
         generator.generate(1, seed=campaign.seed, conditions=conditions)  # refuses what it cannot serve
     rules = campaign.screen
     matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
-    reference = build_reference(campaign.reference, conditions.elements, matcher, settings)
     relaxer = build_relaxer(campaign.relaxer, settings.workers)
+    reference = build_reference(campaign.reference, conditions.elements, matcher, settings)
+    if campaign.own_energies and relaxer is not None:
+        reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
     dft = build_dft(campaign.dft) if relaxer is not None else None
     ledger = open_ledger(campaign, folder, settings)
 
@@ -72,7 +81,7 @@ def assemble(
         unique_relaxed=InOrder(uniqueness, ledger, Stage.ASSESS, assessed_crystals),
         reference=reference,
         relaxer=relaxer,
-        judge=stability.judge if stability is not None else None,
+        judge=stability.judge_many if stability is not None else None,
         ceilings=ceilings,
         dft=dft,
         scorers=build_scorers(campaign.review),

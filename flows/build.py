@@ -132,6 +132,30 @@ def build_reference(
             return _plugin(choice, Reference)
 
 
+def with_own_energies(
+    reference: Reference, relaxer: Relaxer, choice: c.RelaxerChoice, settings: Settings
+) -> Reference:
+    """The reference with its phases' energies computed by the relaxer, kept in the cache folder.
+
+    Raises:
+        InputError: the reference has no structures, or the potential's scheme is not known.
+        StorageError: the cache cannot be written.
+    """
+    from ..validators.phase_energies import PhaseEnergies
+    from ..validators.reference_embedded import EmbeddedReference
+    from ..validators.self_consistent import SelfConsistentReference
+
+    if isinstance(reference, EmbeddedReference):
+        raise InputError(
+            f"reference.energies: got 'own', but {reference.info.name} has no structures to compute",
+            hint="give a table of structures (kind: file), or the Materials Project (kind: mp)",
+        )
+    decides, limits = c.relaxation_settings(choice)
+    path = settings.cache / "own" / f"{relaxer.model.replace('/', '_')}.sqlite"
+    energies = PhaseEnergies(path, relaxer.model, json.dumps(decides), json.dumps(limits))
+    return SelfConsistentReference(reference, relaxer, energies)
+
+
 def build_dft(choice: c.DftChoice) -> DftEngine | None:
     """The DFT engine that the campaign file names; None where the campaign ends at the hull."""
     match choice:

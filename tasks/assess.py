@@ -10,6 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from ..core.crystal import Crystal
+from ..core.errors import HeliodorError
 from ..core.ledger import Ledger, Work
 from ..core.records import Failure, HullPoint, Outcome, Stage, Status, Verdict
 from .context import Context, failed
@@ -32,7 +33,12 @@ def assess(context: Context, work: Sequence[Work], slots: range) -> int:
     relaxed = [relaxed_of(item.previous, item.candidate.key) for item in work]
     crystals = [r.crystal for r in relaxed]
     novel = context.reference.match(crystals)
-    points = [context.judge(result) for result in relaxed]
+    try:
+        points = context.judge(relaxed)
+    except HeliodorError:
+        if context.stop.is_set():
+            return 0  # the relaxer of a self-consistent reference was closed under us
+        raise
     keep = context.campaign.screen.keep_rejected
     with context.unique_relaxed.batch(work, slots) as uniqueness:
         unique = uniqueness.check(crystals)

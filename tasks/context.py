@@ -78,7 +78,7 @@ class Context:
     """One campaign being run by this process.
 
     Args:
-        judge: turns a relaxed crystal into a point against the hull; None without energies.
+        judge: turns relaxed crystals into points against the hull; None without energies.
         ceilings: eV of the cell above which relaxations may be given up; None: none is.
         scorers: what adds columns. resources: closed when the campaign ends: worker processes.
         folder: where outputs go. workers: crystals relaxed at the same time.
@@ -93,7 +93,7 @@ class Context:
     unique_relaxed: InOrder
     reference: Reference
     relaxer: Relaxer | None
-    judge: Callable[[Relaxed], HullPoint | Failure] | None
+    judge: Callable[[Sequence[Relaxed]], list[HullPoint | Failure]] | None
     dft: DftEngine | None
     workers: int
     ceilings: Callable[[Sequence[Crystal]], list[float | None]] | None = None

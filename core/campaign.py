@@ -198,7 +198,7 @@ class FilesChoice(_Section):
     paths: tuple[str, ...] = Field(min_length=1, description="Files, folders or zip archives.")
     disorder: Literal["reject", "order"] = Field(
         default="reject",
-        description="Partly occupied sites: reject the crystal, or order it (lowest electrostatic energy).",
+        description="Partly occupied sites: reject the crystal, or order it (lowest Ewald energy).",
     )
 
 
@@ -500,6 +500,8 @@ class Campaign(_Section):
             content["relaxer"].pop(limit, None)
         for limit in ("batch", "device"):
             content["generator"].pop(limit, None)
+        if content["generator"].get("disorder") == "reject":
+            del content["generator"]["disorder"]  # as before there was a choice
         if not self.own_energies:
             content["reference"].pop("energies", None)  # as before there was a choice
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -43,19 +43,23 @@ def hull_rows(items: Sequence[str], system: str | None, reference: str) -> list[
         return _stable_phases(known, tuple(sorted(elements)))
     from pymatgen.core import Composition
 
+    systems = {tuple(sorted(s for s, _ in pairs)) for pairs, _ in queries}
+    phases = {id(p): p for system in sorted(systems) for p in known.entries(system)}
+    states = Hull(phases.values()).ground_states(
+        [tuple(sorted((ATOMIC_NUMBERS[s], n) for s, n in pairs)) for pairs, _ in queries]
+    )
     rows = []
-    for pairs, energy in queries:
-        composition = tuple(sorted((ATOMIC_NUMBERS[s], n) for s, n in pairs))
-        inside = tuple(sorted(s for s, _ in pairs))
-        distance = Hull(known.entries(inside)).query(composition, energy)
+    for i, (pairs, energy) in enumerate(queries):
+        distance = energy - float(states.energies[i])
+        products = states.decomposition(i)
         rows.append(
             {
                 "formula": Composition(dict(pairs)).reduced_formula,
-                "chemsys": chemsys(inside),
+                "chemsys": chemsys(s for s, _ in pairs),
                 "formation_energy_per_atom": energy,
-                "energy_above_hull": distance.energy_above_hull,
-                "decomposition_energy": distance.decomposition_energy,
-                "decomposition": " + ".join(f"{x:.3f} {f} ({m})" for f, m, x in distance.decomposition),
+                "energy_above_hull": max(0.0, distance),
+                "decomposition_energy": distance,
+                "decomposition": " + ".join(f"{x:.3f} {f} ({m})" for f, m, x in products),
                 "reference": known.info.name,
             }
         )
@@ -66,12 +70,11 @@ def _stable_phases(known: Reference, elements: tuple[str, ...]) -> list[dict[str
     from pymatgen.core import Composition
 
     phases = [p for p in known.entries(elements) if p.formation_energy_per_atom is not None]
-    hull = Hull(phases)
+    lowest = Hull(phases).ground_states([p.composition for p in phases]).energies
     rows = []
-    for phase in phases:
+    for phase, bottom in zip(phases, lowest.tolist(), strict=True):
         energy = phase.formation_energy_per_atom or 0.0
-        distance = hull.query(phase.composition, energy)
-        if distance.energy_above_hull <= 1e-8:
+        if energy - bottom <= 1e-8:
             rows.append(
                 {
                     "formula": Composition(

@@ -117,7 +117,7 @@ class Ranker:
             raise InputError(f"{choice.kind} gives no energies to rank by")
         self.relaxer: Relaxer = relaxer
         self.reference = open_reference("embedded", ())
-        self.judge = Stability(self.reference, relaxer.model).judge
+        self.judge = Stability(self.reference, relaxer.model).judge_many
 
     def __call__(self, candidates: Sequence[Candidate], out: Path, console: Console) -> Ranking:
         """Relax, merge and rank; writes OUT's stem + `_ranked.extxyz` and `_ranked.csv`.
@@ -180,7 +180,7 @@ class Ranker:
         """Distinct crystals, the lowest first: each stands for all that match it."""
         from ..report.cif import symmetry
 
-        points = {r.key: self.judge(r) for _, r in relaxed}
+        points = {point.key: point for point in self.judge([r for _, r in relaxed])}
         ordered = sorted(relaxed, key=lambda item: (_height(points[item[1].key], item[1]), item[1].key))
         same = _kinds([r.crystal for _, r in ordered], MatcherSettings())
         times = Counter[str]()

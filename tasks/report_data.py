@@ -218,8 +218,10 @@ def hull_diagrams(context: Context, judged: Sequence[Record]) -> list[HullDiagra
 
 def _diagram(context: Context, elements: tuple[str, ...], judged: Sequence[Record]) -> HullDiagram:
     phases = [p for p in context.reference.entries(elements) if p.formation_energy_per_atom is not None]
-    hull = Hull(phases)
-    points = [_reference_point(hull, phase, elements) for phase in phases]
+    lowest = Hull(phases).ground_states([p.composition for p in phases]).energies.tolist()
+    points = [
+        _reference_point(phase, bottom, elements) for phase, bottom in zip(phases, lowest, strict=True)
+    ]
     for r in judged:
         if r.crystal is None or r.hull is None or not set(r.crystal.elements) <= set(elements):
             continue
@@ -237,7 +239,7 @@ def _diagram(context: Context, elements: tuple[str, ...], judged: Sequence[Recor
     return HullDiagram(elements, points)
 
 
-def _reference_point(hull: Hull, phase: Phase, elements: tuple[str, ...]) -> HullPhase:
+def _reference_point(phase: Phase, bottom: float, elements: tuple[str, ...]) -> HullPhase:
     from pymatgen.core import Composition
 
     energy = phase.formation_energy_per_atom or 0.0
@@ -246,7 +248,7 @@ def _reference_point(hull: Hull, phase: Phase, elements: tuple[str, ...]) -> Hul
         material_id=phase.material_id,
         fractions=_fractions(phase.composition, elements),
         formation_energy_per_atom=energy,
-        energy_above_hull=hull.query(phase.composition, energy).energy_above_hull,
+        energy_above_hull=max(0.0, energy - bottom),
         kind="reference",
     )
 

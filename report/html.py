@@ -14,6 +14,7 @@ from .hull_plots import hull_figure
 from .markup import Html, h, join, json_script, percent, words
 from .model import ReportData
 from .plots import element_map, energy_legend, funnel, histogram, rates
+from .polymorphs import polymorph_tables
 from .stats import wilson
 
 log = logging.getLogger("heliodor.report")
@@ -60,6 +61,7 @@ def render(data: ReportData) -> str:
                 class_="pair",
             ),
             _section("Crystals", join([gallery(rows), table(rows)]), "crystals"),
+            _polymorphs(data),
             _hulls(data),
             _failures(data),
             _provenance(data),
@@ -159,6 +161,17 @@ def _rates(data: ReportData) -> Html:
 def _energies(data: ReportData) -> Html:
     about = "Signed: below 0 a crystal lies under the hull of the known phases."
     return _section("Energies", join([histogram(data.all_energies), energy_legend()]), about=about)
+
+
+def _polymorphs(data: ReportData) -> Html:
+    if not data.polymorphs:
+        return Html("")
+    about = (
+        "Finalists among all known and judged crystals of their compositions. The gap is to the lowest "
+        "other polymorph, in eV/atom; where the two energies come from different levels, it is as "
+        "uncertain as the potential."
+    )
+    return _section("Polymorphs", polymorph_tables(data.polymorphs), about=about)
 
 
 def _hulls(data: ReportData) -> Html:

@@ -104,6 +104,31 @@ class HullDiagram:
 
 
 @dataclass(frozen=True)
+class PolymorphRow:
+    """One crystal among all of its composition, in order of `formula` and `rank`.
+
+    Args:
+        name: key of the candidate, or material id. slot: of a candidate with a row in the table.
+        formation_energy_per_atom, gap: eV/atom; the gap is to the lowest other polymorph, negative where
+            this is the lowest of all.
+        cluster: those of one number are the same structure; None: not compared.
+        level: what computed the energy. finalist: what the others are compared for.
+    """
+
+    formula: str
+    rank: int
+    name: str
+    known: bool
+    formation_energy_per_atom: float | None
+    gap: float | None
+    spacegroup: int | None
+    cluster: int | None
+    level: str
+    finalist: bool
+    slot: int | None = None
+
+
+@dataclass(frozen=True)
 class FailureRow:
     """Failures of one kind: `example` is the message of one of them."""
 
@@ -125,6 +150,7 @@ class ReportData:
         rows: judged crystals, in any order; the best are shown in full.
         all_energies: decomposition energy (eV/atom, signed) of every relaxed candidate.
         element_counts: symbol -> (proposed crystals with it, SUN crystals with it).
+        polymorphs: the finalists among all crystals of their compositions.
         provenance: versions, digests, machine, coverage and attribution of the reference.
         notes: what a reader must know about the numbers, one sentence each.
     """
@@ -142,6 +168,7 @@ class ReportData:
     all_energies: Sequence[float] = ()
     element_counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     hulls: Sequence[HullDiagram] = ()
+    polymorphs: Sequence[PolymorphRow] = ()
     failures: Sequence[FailureRow] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()

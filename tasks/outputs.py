@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from ..core.errors import StorageError
 from ..core.files import partial_of, write_text
 from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
+from ..validators.polymorphs import Polymorph
 from .columns import columns_of
 from .context import Context
+from .polymorphs import COLUMNS as POLYMORPH_COLUMNS
+from .polymorphs import finalists_among
 from .report_data import export_rows, report_data
 from .table import Record, count, row
 
@@ -38,7 +41,9 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
     }
     write_table_of(found, columns_of(context.scorers, [r.scores for r in found]), folder)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_report(report_data(context, found, ended), folder / "report.html")
+    polymorphs = finalists_among(context, found)
+    write_polymorphs(polymorphs, folder)
+    write_report(report_data(context, found, ended, polymorphs), folder / "report.html")
     best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
     write_exports(best, folder / "sun")
     return summary
@@ -46,11 +51,25 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
 
 def write_table_of(found: Sequence[Record], columns: Sequence[Column], folder: Path) -> None:
     """`crystals.parquet`, `.csv` and `.json`: a row per proposal; `columns.json` says what they hold."""
+    _write([row(r) for r in found], columns, folder / "crystals", (".parquet", ".csv", ".json"))
+    _describe(columns, folder / "columns.json")
+
+
+def write_polymorphs(rows: Sequence[Polymorph], folder: Path) -> None:
+    """`polymorphs.parquet` and `.csv`: the finalists among all crystals of their compositions."""
+    _write([asdict(r) for r in rows], POLYMORPH_COLUMNS, folder / "polymorphs", (".parquet", ".csv"))
+    _describe(POLYMORPH_COLUMNS, folder / "polymorphs_columns.json")
+
+
+def _write(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], stem: Path, suffixes: Sequence[str]
+) -> None:
+    """A table, each file whole or not at all."""
     import pandas as pd
 
     # Nullable types, so that "not judged" is not mistaken for "no".
     types = {column.name: column.dtype for column in columns}
-    table = pd.DataFrame([row(r) for r in found], columns=list(types)).astype(types)
+    table = pd.DataFrame(rows, columns=list(types)).astype(types)
 
     def to_json(path: Path, *, index: bool) -> None:
         table.to_json(path, orient="records", indent=1, index=index, double_precision=15)
@@ -60,15 +79,18 @@ def write_table_of(found: Sequence[Record], columns: Sequence[Column], folder: P
         ".csv": table.to_csv,
         ".json": to_json,
     }
-    for suffix, write in writers.items():
-        name = f"crystals{suffix}"
-        partial = partial_of(folder / name)
+    for suffix in suffixes:
+        path = stem.with_suffix(suffix)
+        partial = partial_of(path)
         try:
-            write(partial, index=False)
-            partial.replace(folder / name)
+            writers[suffix](partial, index=False)
+            partial.replace(path)
         except OSError as error:
-            raise StorageError(f"cannot write {folder / name}: {error.strerror or error}") from error
-    write_text(folder / "columns.json", json.dumps([asdict(c) for c in columns], indent=1) + "\n")
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _describe(columns: Sequence[Column], path: Path) -> None:
+    write_text(path, json.dumps([asdict(c) for c in columns], indent=1) + "\n")
 
 
 def write_exports(found: Sequence[Record], folder: Path) -> None:

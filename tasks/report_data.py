@@ -17,11 +17,13 @@ from ..report.model import (
     FunnelStep,
     HullDiagram,
     HullPhase,
+    PolymorphRow,
     Rate,
     ReportData,
 )
 from ..report.stats import wilson
 from ..validators.hull import Hull
+from ..validators.polymorphs import Polymorph
 from .context import Context
 from .table import SYMPREC, Record, count
 
@@ -29,7 +31,9 @@ _DIAGRAMS = 6
 _TOO_GOOD = -0.2  # eV/atom
 
 
-def report_data(context: Context, found: Sequence[Record], ended: str) -> ReportData:
+def report_data(
+    context: Context, found: Sequence[Record], ended: str, polymorphs: Sequence[Polymorph] = ()
+) -> ReportData:
     """Everything that the report of a campaign shows."""
     campaign = context.campaign
     threshold = campaign.select.max_energy_above_hull
@@ -53,6 +57,7 @@ def report_data(context: Context, found: Sequence[Record], ended: str) -> Report
         all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
         element_counts=_element_counts(found, threshold),
         hulls=hull_diagrams(context, judged),
+        polymorphs=polymorph_rows(found, polymorphs),
         failures=_failures(found),
         provenance=_provenance(context),
         notes=[
@@ -257,6 +262,27 @@ def _fractions(composition: tuple[tuple[int, int], ...], elements: tuple[str, ..
     amounts = {SYMBOLS[z]: n for z, n in composition}
     total = sum(amounts.values())
     return tuple(amounts.get(symbol, 0) / total for symbol in elements)
+
+
+def polymorph_rows(found: Sequence[Record], polymorphs: Sequence[Polymorph]) -> list[PolymorphRow]:
+    """The polymorphs as the report shows them, with the slots of the generated."""
+    slots = {r.candidate.key: r.slot for r in reversed(found) if r.candidate is not None}
+    return [
+        PolymorphRow(
+            formula=p.formula,
+            rank=p.rank,
+            name=p.key_or_material_id,
+            known=p.origin == "known",
+            formation_energy_per_atom=p.formation_energy_per_atom,
+            gap=p.gap,
+            spacegroup=p.spacegroup,
+            cluster=p.cluster,
+            level=p.level,
+            finalist=p.finalist,
+            slot=slots.get(p.key_or_material_id),
+        )
+        for p in polymorphs
+    ]
 
 
 def _failures(found: Sequence[Record]) -> list[FailureRow]:

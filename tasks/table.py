@@ -132,7 +132,7 @@ def row(record: Record) -> dict[str, Any]:
         "formula": crystal.formula if crystal else None,
         "chemsys": crystal.chemsys if crystal else None,
         "n_atoms": len(crystal) if crystal else None,
-        "spacegroup": _spacegroup(crystal) if crystal and record.valid else None,
+        "spacegroup": spacegroup_of(crystal) if crystal and record.valid else None,
         "valid": record.valid,
         "unique": record.verdict("uniqueness"),
         "novel": record.verdict("novelty"),
@@ -170,7 +170,8 @@ def decomposition_text(products: Sequence[Sequence[Any]]) -> str:
     return " + ".join(f"{share:.3f} {formula} ({material})" for formula, material, share in products)
 
 
-def _spacegroup(crystal: Crystal) -> int | None:
+def spacegroup_of(crystal: Crystal) -> int | None:
+    """Number of the space group at `SYMPREC`; None where there is no finding."""
     group = symmetry(crystal, SYMPREC)
     return group[0] if group else None
 

@@ -51,6 +51,7 @@ def assemble(
     matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
     relaxer = build_relaxer(campaign.relaxer, settings.workers)
     reference = build_reference(campaign.reference, conditions.elements, matcher, settings)
+    scorers = build_scorers(campaign.review, reference)
     if campaign.own_energies and relaxer is not None:
         reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
     dft = build_dft(campaign.dft) if relaxer is not None else None
@@ -84,7 +85,7 @@ def assemble(
         judge=stability.judge_many if stability is not None else None,
         ceilings=ceilings,
         dft=dft,
-        scorers=build_scorers(campaign.review),
+        scorers=scorers,
         resources=resources,
         workers=settings.workers,
         attempts=attempts,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 KNOWN_DISTANCE = 0.25
 """Fingerprints nearer than this count as the same crystal (see `fingerprint_distance`)."""
 
-_AMD_ENTRIES = np.array([1, 2, 3, 4, 6, 8, 12, 18, 27, 40, 65, 100]) - 1
+AMD_ENTRIES = np.array([1, 2, 3, 4, 6, 8, 12, 18, 27, 40, 65, 100]) - 1
+"""Entries of AMD(100), counted from 0, that say nearly all of it."""
+
 _PAIR_NEIGHBOURS = 12
 _SPREAD_WEIGHT = 2.0  # spreads vary about half as much among copies of one crystal as means do
 _STEPS = 40.0  # quantisation of packed fingerprints: 1/40, up to 255/40
@@ -65,7 +67,7 @@ def species_fingerprint(crystal: Crystal) -> NDArray[np.float32]:
     basis, frac = reduced_cell(crystal)
     unit = length_unit(crystal)
     all_atoms = neighbour_distances(basis, frac, frac, 100).mean(axis=0)
-    parts = [all_atoms[_AMD_ENTRIES]]
+    parts = [all_atoms[AMD_ENTRIES]]
     sites = [frac[crystal.atomic_numbers == z] for z, _ in crystal.reduced_composition]
     for i, centres in enumerate(sites):
         for targets in sites[i:]:
@@ -78,7 +80,7 @@ def species_fingerprint(crystal: Crystal) -> NDArray[np.float32]:
 
 def fingerprint_length(n_elements: int) -> int:
     """Number of entries of the fingerprint of a crystal of so many elements."""
-    return 1 + len(_AMD_ENTRIES) + 2 * _PAIR_NEIGHBOURS * n_elements * (n_elements + 1) // 2
+    return 1 + len(AMD_ENTRIES) + 2 * _PAIR_NEIGHBOURS * n_elements * (n_elements + 1) // 2
 
 
 def fingerprint_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

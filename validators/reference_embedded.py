@@ -21,6 +21,7 @@ from ..core.errors import InputError, StorageError
 from ..core.protocols import Phase, ReferenceInfo
 from .fingerprint import pack_fingerprint, species_fingerprint
 from .fingerprint_novelty import FingerprintNovelty
+from .packed_phases import PackedPhases
 from .phases import Phases
 from .tables import open_parquet, read_table
 
@@ -67,6 +68,7 @@ class EmbeddedReference:
         phases = _phases(table)
         self._phases = Phases(phases)
         self._fingerprints: list[bytes | None] = table.column("fingerprint").to_pylist()
+        self.known = PackedPhases(self._phases, self._fingerprints)
         self.info = ReferenceInfo(
             name=name,
             digest=hashlib.sha256(content).hexdigest(),

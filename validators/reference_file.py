@@ -47,22 +47,22 @@ class FileReference:
         if cache is None:
             self._temporary = TemporaryDirectory(prefix="heliodor-")
             cache = Path(self._temporary.name)
-        self.store = open_store(path, cache, workers)
-        self._novelty = StructureNovelty(self.store, settings, workers)
+        self.known = open_store(path, cache, workers)
+        self._novelty = StructureNovelty(self.known, settings, workers)
         self.info = ReferenceInfo(
             name=f"file {path.name}",
-            digest=self.store.info.digest,
-            n_phases=len(self.store),
-            coverage=self.store.info.coverage,
+            digest=self.known.info.digest,
+            n_phases=len(self.known),
+            coverage=self.known.info.coverage,
         )
 
     def entries(self, elements: Iterable[str]) -> Sequence[Phase]:
         """Phases with a formation energy whose elements are a subset of `elements`; no crystals."""
-        return self.store.entries(elements)
+        return self.known.entries(elements)
 
     def like(self, composition: Composition) -> Sequence[Phase]:
         """Phases of that reduced composition, with their crystals."""
-        return self.store.like(composition)
+        return self.known.like(composition)
 
     def match(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """Novelty by structure: one verdict per crystal."""

@@ -23,9 +23,8 @@ from ..core.errors import (
 from ..core.protocols import Phase, ReferenceInfo
 from ..core.records import Reason, Verdict
 from .novelty import StructureNovelty
-from .phases import Phases
 from .snapshots import ATTRIBUTION, THERMO_TYPE, Snapshot, find_snapshot, write_snapshot
-from .tables import read_table
+from .store_build import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -86,18 +85,15 @@ class MpReference:
         if snapshot is None:
             snapshot = _fetch(api_key, folder, wanted, database_version, connect or _mp_rester)
         self.elements = snapshot.elements
-        table = read_table(snapshot.path)
-        self._phases = Phases(table.phases)
-        self._novelty = StructureNovelty(
-            [(p.material_id, p.crystal) for p in table.phases if p.crystal is not None], settings
-        )
+        self.known = open_store(snapshot.path, cache)
+        self._novelty = StructureNovelty(self.known, settings)
         chemsys = "-".join(sorted(self.elements))
         self.info = ReferenceInfo(
             name=f"Materials Project {snapshot.database_version} {chemsys}",
-            digest=table.digest,
-            n_phases=len(table.phases),
-            coverage=f"{len(table.phases):,} phases: all of {chemsys} in the Materials Project "
-            f"{snapshot.database_version}, {THERMO_TYPE}{table.metadata.get('left_out', '')}",
+            digest=self.known.info.digest,
+            n_phases=len(self.known),
+            coverage=f"{len(self.known):,} phases: all of {chemsys} in the Materials Project "
+            f"{snapshot.database_version}, {THERMO_TYPE}{self.known.info.metadata.get('left_out', '')}",
             attribution=ATTRIBUTION,
             date=snapshot.date,
         )
@@ -113,11 +109,11 @@ class MpReference:
             raise ReferenceUnavailableError(
                 outside, hint="name all elements of the campaign when the reference is made"
             )
-        return self._phases.entries(wanted)
+        return self.known.entries(wanted)
 
     def like(self, composition: Composition) -> Sequence[Phase]:
         """Phases of that reduced composition."""
-        return self._phases.like(composition)
+        return self.known.like(composition)
 
     def match(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """Novelty by structure: one verdict per crystal; none for elements outside the snapshot."""

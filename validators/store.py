@@ -55,17 +55,15 @@ class PhaseStore:
         arrays: as `store_build` wrote them.
     """
 
+    scaled = False  # `amd_vectors` are in angstrom
+
     def __init__(self, info: StoreInfo, arrays: Arrays) -> None:
         self.info = info
         self._arrays = arrays
-        self.amd: NDArray[np.float32] = arrays["amd"]
-        """Scaled AMD(100) of each phase, (n, 100); a row of NaN where there is none."""
-        self.units: NDArray[np.float32] = arrays["units"]
-        """(volume per atom)^(1/3) of each phase (n,) in angstrom: `amd` times it is the AMD itself."""
         self.reduced = lru_cache(_REDUCED_AT_HAND)(self._reduced)
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self._arrays["energies"])
 
     def material_id(self, row: int) -> str:
         """Id in the source."""
@@ -77,15 +75,18 @@ class PhaseStore:
         begin, end = self._span("composition", row)
         return tuple(map(tuple, self._arrays["compositions"][begin:end].tolist()))
 
+    def spacegroup(self, row: int) -> int | None:
+        """Its number, where the table says it."""
+        return int(self._arrays["spacegroups"][row]) or None
+
     def phase(self, row: int, *, crystal: bool = False) -> Phase:
         """The phase; with its crystal if asked for."""
         energy = float(self._arrays["energies"][row])
-        group = int(self._arrays["spacegroups"][row])
         return Phase(
             self.material_id(row),
             self.composition(row),
             None if np.isnan(energy) else energy,
-            group or None,
+            self.spacegroup(row),
             self.crystal(row) if crystal else None,
         )
 
@@ -108,8 +109,25 @@ class PhaseStore:
         return [row for row in found if self.composition(row) == composition]
 
     def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        """Rows of `amd`."""
-        return self.amd[rows]
+        """Scaled AMD(100) of some phases, (n, 100); a row of NaN where there is none."""
+        vectors: NDArray[np.float32] = self._arrays["amd"][rows]
+        return vectors
+
+    def distinct(self) -> NDArray[np.int64]:
+        """The first row of each reduced composition, rising."""
+        first = np.unique(self._arrays["keys"], return_index=True)[1]
+        return np.sort(self._arrays["rows_by_key"][first])
+
+    def amd_entries(self) -> NDArray[np.int64]:
+        """All of AMD(100)."""
+        return np.arange(AMD_LENGTH)
+
+    def amd_vectors(
+        self, rows: Sequence[int] | slice, columns: Sequence[int] | slice
+    ) -> NDArray[np.float32]:
+        """Entries of the AMD vectors of some phases in angstrom; NaN where there is none."""
+        vectors: NDArray[np.float32] = self._arrays["amd"][rows][:, columns]
+        return vectors * self._arrays["units"][rows][:, None]
 
     def like(self, composition: Composition) -> tuple[Phase, ...]:
         """Phases of that reduced composition with their crystals, with or without an energy."""

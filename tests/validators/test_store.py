@@ -84,9 +84,9 @@ def test_what_is_compared_is_what_would_be_computed(table, tmp_path):
         assert (found.frac_coords == expected.frac_coords).all()
         assert (found.atomic_numbers == expected.atomic_numbers).all()
         assert found.composition == expected.composition
-        assert store.amd[row] * store.units[row] == pytest.approx(amd(CRYSTALS[row]), rel=1e-5)
+        assert store.amd_vectors([row], slice(None))[0] == pytest.approx(amd(CRYSTALS[row]), rel=1e-5)
     assert store.reduced(1) is None  # kept, and flagged
-    assert np.isnan(store.amd[1]).all()
+    assert np.isnan(store.vectors([1])).all()
 
 
 def test_phases_are_found_as_in_memory(table, tmp_path):
@@ -100,6 +100,12 @@ def test_phases_are_found_as_in_memory(table, tmp_path):
         assert [p.material_id for p in store.entries(elements)] == [
             p.material_id for p in memory.entries(elements)
         ]
+
+
+def test_each_composition_is_listed_once(table, tmp_path):
+    store = open_store(table, tmp_path / "cache")
+    assert store.distinct().tolist() == [0, 2, 4, 5]
+    assert store.rows(CRYSTALS[0].reduced_composition) == [0, 1, 3]
 
 
 def test_a_table_without_energies_has_an_empty_hull(tmp_path):

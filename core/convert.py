@@ -23,18 +23,24 @@ class ConversionError(HeliodorError):
         self.reason = reason
 
 
+class DisorderedError(ConversionError):
+    """Sites are partly occupied. `structure` is what was read, where it is pymatgen's."""
+
+    def __init__(self, formula: str, structure: Structure | None = None) -> None:
+        super().__init__(Reason.DISORDERED, f"partial occupancies in {formula}")
+        self.structure = structure
+
+
 def from_structure(structure: Structure) -> Crystal:
     """A pymatgen Structure (or IStructure) as a Crystal; site properties and charges are dropped.
 
     Raises:
-        ConversionError: partial occupancies, dummy species, or no sites.
+        DisorderedError: partial occupancies. ConversionError: dummy species, or no sites.
     """
     if len(structure) == 0:
         raise ConversionError(Reason.UNREADABLE, "no atoms")
     if not structure.is_ordered:
-        raise ConversionError(
-            Reason.DISORDERED, f"partial occupancies in {structure.composition.reduced_formula}"
-        )
+        raise DisorderedError(structure.composition.reduced_formula, structure)
     numbers = [getattr(site.specie, "Z", 0) for site in structure]
     if not all(1 <= z <= 118 for z in numbers):
         raise ConversionError(Reason.UNREADABLE, "a site holds no chemical element")
@@ -56,6 +62,7 @@ def from_atoms(atoms: Atoms) -> Crystal:
     """An ASE Atoms object as a Crystal.
 
     Raises:
+        DisorderedError: partial occupancies.
         ConversionError: not periodic in three directions, no cell, or no atoms.
     """
     if len(atoms) == 0:
@@ -66,9 +73,7 @@ def from_atoms(atoms: Atoms) -> Crystal:
         raise ConversionError(Reason.UNREADABLE, "a site holds no chemical element")
     occupancy = atoms.info.get("occupancy") or {}
     if any(abs(sum(site.values()) - 1) > 1e-6 or len(site) > 1 for site in occupancy.values()):
-        raise ConversionError(
-            Reason.DISORDERED, f"partial occupancies in {atoms.get_chemical_formula()}"
-        )
+        raise DisorderedError(atoms.get_chemical_formula())
     return Crystal(atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
@@ -19,11 +19,16 @@ from ..core.records import Reason
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from pymatgen.io.cif import CifParser
 
 Entry = tuple[str, Callable[[], Crystal]]
 """Name of the entry inside its file ("" for the only one), and the function that parses it."""
 
 _COLUMNS = ("lattice", "frac_coords", "atomic_numbers")
+_MAX_TEXT = 256 * 2**20  # bytes of a file that is read as a whole; JSON takes ten times as much memory
+_MAX_LINE = 2**16  # characters of a line of xyz
+_MAX_CIF_ATOMS = 2000  # pymatgen's time is quadratic: 6 s for 2,000, 2 minutes for 10,000
+_MAX_IMAGES = 20_000  # sites times symmetry operations of a CIF
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -57,7 +62,12 @@ def read_entries(stream: BinaryIO, kind: str) -> Iterator[Entry]:
 
 
 def _text(stream: BinaryIO) -> str:
-    data = stream.read()
+    data = stream.read(_MAX_TEXT + 1)
+    if len(data) > _MAX_TEXT:
+        raise ConversionError(
+            Reason.UNREADABLE,
+            f"more than {_MAX_TEXT // 2**20} MiB in one file: split it, or use extended xyz or Parquet",
+        )
     if b"\0" in data:
         raise ConversionError(Reason.UNREADABLE, "binary data where text was expected")
     return data.decode("utf-8", errors="replace")
@@ -100,11 +110,43 @@ def _parse_cif(block: str) -> Crystal:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            structures = CifParser.from_str(block).parse_structures(primitive=False, on_error="ignore")
+            parser = CifParser.from_str(block)
+            _refuse_large(parser)
+            structures = parser.parse_structures(primitive=False, on_error="ignore")
         except ValueError as error:  # "Invalid CIF file with no structures!": the warnings say why
             why = "; ".join(str(w.message).split("\n")[0] for w in caught[-1:])
             raise ConversionError(Reason.UNREADABLE, why or str(error)) from error
     return from_structure(structures[0])
+
+
+def _refuse_large(parser: CifParser) -> None:
+    """Refuse what would take minutes, by the number of distinct positions in a grid of a hundredth.
+
+    Raises:
+        ConversionError: TOO_MANY_ATOMS.
+    """
+    for data in parser._cif.data.values():  # noqa: SLF001 - what get_symops takes
+        columns = [[_number(x) for x in data.data.get(f"_atom_site_fract_{axis}", ())] for axis in "xyz"]
+        n = len(columns[0])
+        operations = parser.get_symops(data)
+        if n * len(operations) <= _MAX_IMAGES and len(columns[0]) == len(columns[1]) == len(columns[2]):
+            sites = np.array(columns).T.reshape(-1, 3)
+            images = [sites @ op.rotation_matrix.T + op.translation_vector for op in operations]
+            # Shifted, so that 0, 1/8, 1/6, 1/4 and 1/3 lie well inside of their boxes.
+            boxes = np.floor(np.concatenate(images) % 1 * 100 + 0.4) % 100
+            n = len(np.unique(boxes, axis=0))
+        if n > _MAX_CIF_ATOMS:
+            raise ConversionError(
+                Reason.TOO_MANY_ATOMS, f"{n} atoms or more; at most {_MAX_CIF_ATOMS} in a CIF"
+            )
+
+
+def _number(text: str) -> float:
+    """A CIF's number without its uncertainty; NaN where it is none."""
+    try:
+        return float(text.split("(", maxsplit=1)[0])
+    except ValueError:
+        return math.nan
 
 
 # --- VASP, extended xyz --------------------------------------------------------------------------
@@ -125,9 +167,9 @@ def _parse_poscar(text: str) -> Crystal:
 
 
 def _read_xyz(stream: BinaryIO) -> Iterator[Entry]:
-    lines = io.TextIOWrapper(stream, encoding="utf-8", errors="replace")
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace")
     frame = 0
-    for first in lines:
+    while first := _line(text):
         if not first.strip():
             continue
         if not re.fullmatch(r"\s*\d{1,6}\s*", first):
@@ -135,8 +177,16 @@ def _read_xyz(stream: BinaryIO) -> Iterator[Entry]:
             raise ConversionError(
                 Reason.UNREADABLE, f"frame {frame}: expected a number of atoms, got {found!r}"
             )
-        yield str(frame), partial(_parse_xyz, [first, *islice(lines, int(first) + 1)])
+        rest = [_line(text) for _ in range(int(first) + 1)]
+        yield str(frame), partial(_parse_xyz, [first, *filter(None, rest)])
         frame += 1
+
+
+def _line(text: io.TextIOWrapper) -> str:
+    line = text.readline(_MAX_LINE)
+    if len(line) == _MAX_LINE:
+        raise ConversionError(Reason.UNREADABLE, f"a line of more than {_MAX_LINE} characters")
+    return line
 
 
 def _parse_xyz(frame: list[str]) -> Crystal:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RADIUS_DIFFERENCE = 0.3  # of the mean of the two atomic radii
 ELECTRONEGATIVITY_DIFFERENCE = 1.0  # Pauling's scale
+MAX_ATOMS = 200
+"""In the cell; larger ones match only their exact copies, for a comparison could take hours."""
 _SYMPREC = 0.1  # angstrom
 
 
@@ -100,6 +102,8 @@ class DisorderMatcher:
     def _same(self, a: _Side, b: _Side) -> bool:
         if a.crystal.digest == b.crystal.digest:
             return True
+        if max(len(a.crystal), len(b.crystal)) > MAX_ATOMS:
+            return False
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

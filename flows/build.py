@@ -39,7 +39,7 @@ def build_generator(choice: c.GeneratorChoice) -> Generator:
         case c.FilesChoice():
             from ..generators.files import FilesGenerator
 
-            return FilesGenerator(choice.paths)
+            return FilesGenerator(choice.paths, choice.disorder)
         case c.PluginChoice():
             return _plugin(choice, Generator)
 

@@ -22,6 +22,7 @@ from heliodor.report.model import (
     FunnelStep,
     HullDiagram,
     HullPhase,
+    PolymorphRow,
     Rate,
     ReportData,
 )
@@ -135,6 +136,10 @@ def report(**changes):
         "all_energies": [-0.0123, 0.0517, 0.31],
         "element_counts": {"Li": (117, 1), "O": (117, 1), "Ti": (100, 1)},
         "hulls": [HullDiagram(("Li", "O", "Ti"), phases())],
+        "polymorphs": [
+            PolymorphRow("LiTi2O4", 1, "mp-5670", True, -3.27, -0.02, 227, None, "PBE", False),
+            PolymorphRow("LiTi2O4", 2, "ab12", False, -3.25, 0.02, 227, 1, "chgnet-0.3.0", True, 0),
+        ],
         "failures": [FailureRow("relax", "not_converged", 12, "largest force 0.31 eV/Å")],
         "provenance": {"Heliodor": "0.1.0", "Settings digest": "4f1c92"},
         "notes": ["An energy above this hull is a lower bound."],
@@ -226,6 +231,7 @@ def test_hostile_text_stays_text():
     point = HullPhase(HOSTILE, HOSTILE, (0.2, 0.3, 0.5), -1.0, 0.0, "reference")
     data = report(
         name=HOSTILE, space=HOSTILE, rows=[nasty], settings=[(HOSTILE, HOSTILE)], notes=[HOSTILE],
+        polymorphs=[PolymorphRow(HOSTILE, 1, HOSTILE, True, None, None, None, None, HOSTILE, True)],
         provenance={HOSTILE: HOSTILE}, failures=[FailureRow(HOSTILE, HOSTILE, 1, HOSTILE)],
         funnel=[FunnelStep(HOSTILE, 1, {HOSTILE: 1}, {HOSTILE: 2})],
         rates=[Rate(HOSTILE, 1, 2, 0.1, 0.9)],
@@ -269,6 +275,21 @@ def test_an_empty_campaign_says_so():
         "No chemical system has a hull diagram",
     ):
         assert wanted in words
+
+
+def test_finalists_among_their_polymorphs(page):
+    assert "not compared" in page.words
+    assert "no. 0 SUN" in page.words
+    assert "+0.0200" in page.words
+    many = [
+        PolymorphRow(f"Li{n}O", k, f"{n}-{k}", True, -1.0, 0.1, 1, k, "PBE", False)
+        for n in range(2, 40)
+        for k in range(12)
+    ]
+    words = Page(render(report(polymorphs=many))).words
+    assert "and 4 more, in polymorphs.csv" in words
+    assert "14 further compositions are in polymorphs.csv" in words
+    assert "Polymorphs" not in Page(render(report(polymorphs=[]))).words
 
 
 def test_rows_without_energies():

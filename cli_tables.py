@@ -1,4 +1,4 @@
-"""Commands on tables of crystals: `heliodor dedupe` and `heliodor split`."""
+"""Commands on tables of crystals: `heliodor dedupe`, `heliodor split` and `heliodor xrd`."""
 
 from __future__ import annotations
 
@@ -41,10 +41,19 @@ class Format(StrEnum):
     EXTXYZ = "extxyz"
 
 
+class CellFreedom(StrEnum):
+    """What of the cell may vary."""
+
+    FIXED = "fixed"
+    ISOTROPIC = "isotropic"
+    FREE = "free"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(dedupe)
     app.command()(split)
+    app.command()(xrd)
 
 
 def dedupe(
@@ -119,6 +128,65 @@ def split(
     _say(result, as_json=as_json)
     if not result["promise_kept"]:
         raise typer.Exit(ExitCode.ERROR)
+
+
+def xrd(
+    crystals: Annotated[list[Path], typer.Argument(help="Files, folders or zip archives of crystals.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the tables and plots.")],
+    pattern: Annotated[
+        Path | None,
+        typer.Option(help="Measured pattern: two theta and intensity (.xy, .xye, .csv, .dat)."),
+    ] = None,
+    radiation: Annotated[
+        str, typer.Option(help="CuKa, MoKa, CoKa, ..., or a wavelength in angstrom.")
+    ] = "CuKa",
+    two_theta: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Degrees. Empty: of the pattern, or 5:90."),
+    ] = None,
+    fwhm: Annotated[float, typer.Option(help="Width of simulated peaks, degrees.")] = 0.1,
+    mixing: Annotated[float, typer.Option(help="Lorentzian share of simulated peaks.")] = 0.5,
+    symprec: Annotated[float, typer.Option(help="Symmetry tolerance, angstrom.")] = 0.01,
+    cell: Annotated[
+        CellFreedom, typer.Option(help="What may vary: nothing, the volume, or the crystal system's.")
+    ] = CellFreedom.FREE,
+    max_strain: Annotated[float, typer.Option(help="Largest strain, as a fraction.")] = 0.03,
+    max_zero: Annotated[float, typer.Option(help="Largest zero shift, degrees.")] = 0.2,
+    as_json: Json = False,
+) -> None:
+    """Simulate powder patterns; with --pattern, rank crystals by how well they explain it."""
+    from rich.console import Console
+
+    from .flows.xrd import XrdOptions, rank, show, simulate
+    from .validators.powder_match import Cell, Limits
+
+    _must_exist(crystals if pattern is None else [*crystals, pattern])
+    options = XrdOptions(
+        radiation,
+        _range(two_theta) if two_theta else None,
+        fwhm,
+        mixing,
+        symprec,
+        Limits(Cell(cell.value), max_strain, max_zero),
+    )
+    console = Console(stderr=True)
+    if pattern is None:
+        _say(simulate(crystals, out, options, console=console), as_json=as_json)
+        return
+    result = rank(crystals, pattern, out, options, console=console)
+    if not as_json:
+        show(result, Console())
+    _say(result, as_json=as_json)
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise InputError(
+            f"--two-theta {text!r}: not LOW:HIGH", hint="for example --two-theta 10:80"
+        ) from error
 
 
 def _must_exist(paths: list[Path]) -> None:

@@ -16,6 +16,7 @@ from ..report.html import write_report
 from ..validators.polymorphs import Polymorph
 from .columns import columns_of
 from .context import Context
+from .continuous import continuous
 from .polymorphs import COLUMNS as POLYMORPH_COLUMNS
 from .polymorphs import finalists_among
 from .report_data import export_rows, report_data
@@ -35,6 +36,7 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
         "name": context.campaign.name,
         "ended": ended,
         **count(found).summary(),
+        "continuous": continuous(found, context.scorers, context.campaign.seed),
         "reference": f"{context.reference.info.name} ({context.reference.info.digest[:12]})",
         "relaxer": context.relaxer.model if context.relaxer else "none",
         "settings": context.campaign.science_digest(),

@@ -23,10 +23,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from ..core.crystal import Crystal
+from .element_features import composition_features
 from .fingerprint import amd
 from .index import AMD_RADIUS, Member, StructureIndex
 from .matching import Matcher, ReducedStructure, prepare
-from .measures import composition_features
 
 _log = logging.getLogger("heliodor.validators")
 

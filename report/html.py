@@ -100,7 +100,8 @@ def _section(title: str, content: Html, ident: str | None = None, about: str | N
 
 
 def _header(data: ReportData) -> Html:
-    links = ("funnel", "energies", "crystals", "hulls", "provenance")
+    extra = ("polymorphs",) if data.polymorphs else ()
+    links = ("funnel", "energies", "crystals", *extra, "hulls", "provenance")
     low, high = wilson(min(data.sun, data.proposed), data.proposed)
     share = percent(data.sun / data.proposed) if data.proposed else "–"
     settings = join(h("div", h("dt", label), h("dd", value)) for label, value in data.settings)

@@ -21,6 +21,7 @@ from heliodor.core.records import (
     Failure,
     Origin,
     Outcome,
+    Prepared,
     Reason,
     Relaxed,
     Stage,
@@ -28,11 +29,11 @@ from heliodor.core.records import (
     Verdict,
 )
 from heliodor.flows.discover import refuse_changed_inputs
-from heliodor.flows.screen import screening
+from heliodor.flows.screen import ScreenOptions, screening
 from heliodor.tasks.context import Context, InOrder
 from heliodor.tasks.dft import select
 from heliodor.tasks.generate import generate
-from heliodor.tasks.relax import relax
+from heliodor.tasks.relax import relax, relaxed_of
 from heliodor.tasks.report_data import funnel
 from heliodor.tasks.screen import conclude, screen, screened_crystals
 from heliodor.tasks.table import count, records, row
@@ -152,8 +153,8 @@ def test_a_screening_of_changed_files_is_another(tmp_path, changed):
     (tmp_path / "reference.parquet").write_bytes(b"1")
 
     def name():
-        given = [str(tmp_path / "crystals")], "none", str(tmp_path / "reference.parquet")
-        return screening(*given).name
+        options = ScreenOptions(("none",), str(tmp_path / "reference.parquet"))
+        return screening([str(tmp_path / "crystals")], options).name
 
     begun = name()
     assert name() == begun
@@ -219,6 +220,36 @@ class Fake:
                 yield Failure(c.digest, Reason.EXPLODED, "boom")
             else:
                 yield Relaxed(c.digest, c, -1.0, 0.01, 0.0, 3, i == 0, self.model)
+
+
+class Impatient(Fake):
+    """Gives up what has a ceiling, after a first stage."""
+
+    def relax(self, batch, ceilings):
+        for c, ceiling in zip(batch, ceilings, strict=True):
+            before = Prepared("cheap-1", 9, 0.5, "it failed")
+            stopped = "" if ceiling is None else f"above {ceiling}"
+            end = Relaxed(c.digest, c, -1.0, 0.3, 0.0, 4, not stopped, self.model, 1.0, stopped, before)
+            yield end
+
+
+def test_what_is_given_up_is_rejected_not_failed(make):
+    """With what was reached; the stages after do not see it."""
+    context = make([MGO, CAO], relaxer=Impatient(), keep=True)
+    context.ceilings = lambda batch: [-5.0 if c == MGO else None for c in batch]
+    slots = range(2)
+    generate.fn(context, context.ledger.claim_generate(slots, 2))
+    screen_all(context, slots)
+    assert relax.fn(context, context.ledger.claim(Stage.RELAX, slots, 9)) == 1
+    given_up, fine = context.ledger.outcomes(Stage.RELAX)
+    assert (given_up.status, given_up.reason) == (Status.REJECTED, Reason.FAR_ABOVE_HULL)
+    assert (given_up.data["energy"], given_up.data["detail"]) == (-1.0, "above -5.0")
+    assert given_up.data["prepared"]["steps"] == 9
+    assert (fine.status, fine.reason) == (Status.PASSED, None)
+    assert relaxed_of(fine, CAO.digest).prepared == Prepared("cheap-1", 9, 0.5, "it failed")
+    assert relaxed_of(given_up, MGO.digest).stopped == "above -5.0"
+    assert [w.slot for w in context.ledger.claim(Stage.ASSESS, slots, 9)] == [1]
+    assert next(records(context.ledger)).reason == Reason.FAR_ABOVE_HULL
 
 
 def test_out_of_steps_is_not_converged(make):

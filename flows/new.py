@@ -36,6 +36,7 @@ relaxer:
 
 reference:
   kind: embedded      # embedded | mp (Materials Project, needs MP_API_KEY once) | file (path: ...)
+  # energies: own     # mp and file: known phases computed with the relaxer's potential, not by DFT
 
 review:               # columns that decide nothing
   scores: true        # distances to what is known, synthesis, supply

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from heliodor.core.campaign import ChgnetChoice, parse_campaign, relaxation_settings
@@ -16,10 +17,12 @@ from heliodor.core.protocols import Phase, Reference, ReferenceInfo
 from heliodor.core.records import Failure, Reason, Relaxed, Verdict
 from heliodor.core.settings import Settings
 from heliodor.flows.build import with_own_energies
+from heliodor.testing import check_reference
 from heliodor.validators.energies import elemental_energies
 from heliodor.validators.phase_energies import PhaseEnergies
 from heliodor.validators.phases import Phases
 from heliodor.validators.reference_embedded import EmbeddedReference
+from heliodor.validators.reference_file import FileReference
 from heliodor.validators.self_consistent import SelfConsistentReference
 from heliodor.validators.stability import Stability
 
@@ -237,6 +240,19 @@ def test_threads_that_ask_at_once_compute_once(make):
     for thread in threads:
         thread.join()
     assert len(relaxer.asked) == 4
+
+
+def test_it_is_a_reference_like_any_other(tmp_path, make):
+    rows = {
+        "material_id": ["mine-1", "mine-2"],
+        "formation_energy_per_atom": [-2.0, 0.0],
+        "atomic_numbers": [c.atomic_numbers for c in (SALT, SODIUM)],
+        "frac_coords": [c.frac_coords.ravel() for c in (SALT, SODIUM)],
+        "lattice": [c.lattice.ravel() for c in (SALT, SODIUM)],
+    }
+    pd.DataFrame(rows).to_parquet(tmp_path / "mine.parquet")
+    base = FileReference(tmp_path / "mine.parquet")
+    check_reference(make(base=base), SALT)
 
 
 def test_a_damaged_file_is_named(tmp_path):

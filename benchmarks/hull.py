@@ -40,9 +40,8 @@ def main(queries: int = 10_000, sizes: tuple[int, ...] = (6_500, 13_000, 26_000)
         show(len(part), "PhaseDiagram", alone(per_query, part, asked), ours)
         if len(part) >= PATCHED_FROM:
             show(len(part), "PatchedPhaseDiagram", alone(patched, part, asked), ours)
-    print(
-        "difference: largest of all queries to heliodor's, eV/atom; heliodor: to itself without a batch"
-    )
+    print("difference: largest to heliodor's, eV/atom; heliodor's own: one by one against the batch.")
+    print("PatchedPhaseDiagram minimises by SLSQP, to its tolerance, where no patch covers a query.")
 
 
 def questions(n: int) -> list[tuple[str, float]]:

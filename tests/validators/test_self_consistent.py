@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sqlite3
 import threading
 from dataclasses import replace
@@ -148,11 +151,30 @@ def test_only_what_is_asked_for_is_computed_and_only_once(make):
 
 
 def test_a_kill_loses_nothing_that_was_computed(make):
-    with pytest.raises(HeliodorError, match="closed"):
-        make(Springs(dies_after=2)).entries(["Na", "Cl"])
+    class Killed(Springs):
+        def relax(self, batch, ceilings=None):
+            for n, result in enumerate(super().relax(batch)):
+                if n == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield result
+
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: make(Killed()).entries(["Na", "Cl"])
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     after = Springs()
     assert len(make(after).entries(["Na", "Cl"])) == 4
     assert len(after.asked) == 2
+
+
+def test_a_relaxer_that_is_closed_ends_it_and_what_is_there_is_kept(make):
+    with pytest.raises(HeliodorError, match="closed"):
+        make(Springs(dies_after=3)).entries(["Na", "Cl"])
+    after = Springs()
+    make(after).entries(["Na", "Cl"])
+    assert len(after.asked) == 1
 
 
 def test_other_settings_or_another_potential_are_computed_anew(make):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, cli_generate, cli_models, cli_tables
+from . import __version__, cli_generate, cli_models, cli_screen, cli_tables
 from .core.errors import ExitCode, HeliodorError, InputError, StorageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class RelaxerName(StrEnum):
 
     CHGNET = "chgnet"
     SEVENNET = "sevennet"
+    SEVENNET_MF = "sevennet-mf"
     NONE = "none"
 
 
@@ -129,35 +130,7 @@ def run(
     show_summary(summary, folder, as_json=as_json)
 
 
-@app.command()
-def screen(
-    paths: Paths,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")],
-    relaxer: Annotated[RelaxerName, typer.Option(help="Potential, or none.")] = RelaxerName.CHGNET,
-    reference: Annotated[
-        str, typer.Option(help="embedded, mp, or a file of structures with energies.")
-    ] = "embedded",
-    as_json: Json = False,
-) -> None:
-    """Judge crystals from anywhere: one row per crystal, then totals with intervals."""
-    _must_exist(paths)
-    from .flows.terminal import conduct, prepare_prefect, show_summary
-
-    prepare_prefect(verbose=_state["debug"])
-    from .flows.screen import screen as flow
-    from .flows.screen import screening
-
-    names = [str(path) for path in paths]
-    loaded = screening(names, relaxer.value, reference)
-    options = ["--relaxer", relaxer.value, "--reference", reference, "--out", str(out)]
-    resume = shlex.join(["heliodor", "screen", *names, *options])
-
-    def body() -> dict[str, Any]:
-        result: dict[str, Any] = flow(names, str(out), relaxer.value, reference)
-        return result
-
-    summary = conduct(loaded, out, resume, body)
-    show_summary(summary, out, as_json=as_json)
+cli_screen.register(app)
 
 
 @app.command()

@@ -65,6 +65,28 @@ def conduct(
         raise
 
 
+def _show_protocol(protocol: dict[str, Any], console: Console) -> None:
+    """The numbers of another evaluator, and where ours are not its own."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "value", "counted", "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    for metric in protocol["metrics"]:
+        value = "-" if metric["value"] is None else f"{metric['value']:.4f}"
+        shared = metric["count"] is not None
+        counted = f"{metric['count']:,} of {metric['n']:,}" if shared else f"mean of {metric['n']:,}"
+        low, high = metric["low"], metric["high"]
+        between = "" if low is None else f"{low:.1%} to {high:.1%}"
+        table.add_row(metric["name"], value, counted, between)
+    console.print(f"\n[bold]by the rules of {protocol['protocol']}[/]", highlight=False)
+    console.print(table)
+    differs = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("differs", protocol["protocol"], "here"):
+        differs.add_column(column, ratio=1)
+    for item in protocol["differences"]:
+        differs.add_row(*(escape(item[key]) for key in ("what", "theirs", "ours")))
+    console.print(differs)
+
+
 def show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     """The counts with their intervals, and where the report is."""
     if as_json:
@@ -77,6 +99,9 @@ def show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> Non
         share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
         table.add_row(name, f"{summary[name]:,}", share, f"{rate['low']:.1%} to {rate['high']:.1%}")
     console = Console()
-    console.print(f"[bold]{summary['n']:,} crystals[/]; {escape(summary['ended'])}", highlight=False)
+    found = f"[bold]{summary['n']:,} crystals[/], {summary['read']:,} read"
+    console.print(f"{found}; {escape(summary['ended'])}", highlight=False)
     console.print(table)
+    if protocol := summary.get("protocol"):
+        _show_protocol(protocol, console)
     console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

@@ -11,7 +11,6 @@ mixing, and another order may lie lower.
 
 from __future__ import annotations
 
-import math
 import warnings
 from itertools import product
 from typing import TYPE_CHECKING
@@ -68,7 +67,8 @@ def _supercell(structure: Structure, formula: str) -> tuple[int, int, int]:
             continue
         if n * mixed > MAX_MIXED_SITES or n * len(structure) > MAX_ATOMS:
             break
-        shapes = [s for s in product(range(1, n + 1), repeat=3) if math.prod(s) == n]
+        each = range(1, n + 1)
+        shapes = [(a, b, c) for a, b, c in product(each, each, each) if a * b * c == n]
         lengths = structure.lattice.abc
         return min(shapes, key=lambda s: max(m * x for m, x in zip(s, lengths, strict=True)))
     raise _refused(
@@ -121,8 +121,9 @@ def _lowest(structure: Structure, *, charged: bool) -> Structure:
 
     transform = OrderDisorderedStructureTransformation(no_oxi_states=not charged)
     ordered = transform.apply_transformation(structure, return_ranked_list=False)
-    ordered.remove_oxidation_states()
-    return ordered.get_sorted_structure()
+    if isinstance(ordered, list):  # not without a ranked list, but pymatgen's types allow it
+        raise TypeError("a list of structures")
+    return ordered.remove_oxidation_states().get_sorted_structure()
 
 
 def _refused(formula: str, why: str) -> ConversionError:

@@ -125,7 +125,8 @@ def _refuse_large(parser: CifParser) -> None:
     Raises:
         ConversionError: TOO_MANY_ATOMS.
     """
-    for data in parser._cif.data.values():  # noqa: SLF001 - what get_symops takes
+    blocks: dict[str, Any] = parser._cif.data  # type: ignore[attr-defined]  # noqa: SLF001
+    for data in blocks.values():
         columns = [[_number(x) for x in data.data.get(f"_atom_site_fract_{axis}", ())] for axis in "xyz"]
         n = len(columns[0])
         operations = parser.get_symops(data)

@@ -197,6 +197,7 @@ def _panel(row: CrystalRow) -> Html:
         h("div", _viewer(row), class_="view"),
         h("div", _energies(row), _decomposition(row), class_="facts"),
         h("div", _geometry(row), _origin(row), class_="facts"),
+        _scores(row),
         class_="detail",
     )
 
@@ -303,6 +304,13 @@ def quantity_list(values: Sequence[float], unit: str, digits: int) -> Html:
     """Several numbers with one unit."""
     text = ", ".join(number(v, digits) for v in values)
     return h("span", text + "\u2009", h("span", unit, class_="unit"), class_="num")
+
+
+def _scores(row: CrystalRow) -> Html | None:
+    if not row.scores:
+        return None
+    groups = [_facts(title, pairs) for title, pairs in row.scores]
+    return h("div", join(h("div", group, class_="facts") for group in groups), class_="scores")
 
 
 def _origin(row: CrystalRow) -> Html:

@@ -15,6 +15,7 @@ from .markup import Html, h, join, json_script, percent, words
 from .model import ReportData
 from .plots import element_map, energy_legend, funnel, histogram, rates
 from .polymorphs import polymorph_tables
+from .protocol import protocol_section
 from .stats import wilson
 
 log = logging.getLogger("heliodor.report")
@@ -54,6 +55,7 @@ def render(data: ReportData) -> str:
             "main",
             _notes(data),
             h("div", _section("Funnel", funnel(data.funnel)), _rates(data), class_="pair first"),
+            _protocol(data),
             h(
                 "div",
                 _energies(data),
@@ -157,6 +159,14 @@ def _notes(data: ReportData) -> Html:
 
 def _rates(data: ReportData) -> Html:
     return _section("Rates", rates(data.rates))
+
+
+def _protocol(data: ReportData) -> Html:
+    if data.protocol is None:
+        return Html("")
+    name, source = data.protocol.name, data.protocol.source
+    about = f"The same crystals counted by the rules of {name}, under its names. Read in {source}."
+    return _section("Protocol", protocol_section(data.protocol), about=about)
 
 
 def _energies(data: ReportData) -> Html:

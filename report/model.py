@@ -51,6 +51,7 @@ class CrystalRow:
         unique, novel: None where the check could not be made.
         source: what the candidate was made from. dft_path: folder of the prepared DFT calculation.
         uncertain: the energy correction is known to be unreliable for this crystal.
+        scores: (title, ((column, value with its unit), ...)) of each group of further columns.
     """
 
     slot: int
@@ -72,6 +73,7 @@ class CrystalRow:
     source: str = ""
     dft_path: str | None = None
     uncertain: bool = False
+    scores: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,29 @@ class FailureRow:
 
 
 @dataclass(frozen=True)
+class MetricRow:
+    """One number of another evaluator: a share (`count` of `n`) or a mean (of `n`; `count` None)."""
+
+    name: str
+    value: float | None
+    meaning: str
+    count: int | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolData:
+    """Counting by another evaluator's rules. `differences`: (what, theirs, ours)."""
+
+    name: str
+    source: str
+    metrics: Sequence[MetricRow]
+    differences: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """A campaign as its report shows it.
 
@@ -151,6 +176,7 @@ class ReportData:
         all_energies: decomposition energy (eV/atom, signed) of every relaxed candidate.
         element_counts: symbol -> (proposed crystals with it, SUN crystals with it).
         polymorphs: the finalists among all crystals of their compositions.
+        protocol: the numbers of another evaluator, where they were asked for.
         provenance: versions, digests, machine, coverage and attribution of the reference.
         notes: what a reader must know about the numbers, one sentence each.
     """
@@ -169,6 +195,7 @@ class ReportData:
     element_counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     hulls: Sequence[HullDiagram] = ()
     polymorphs: Sequence[PolymorphRow] = ()
+    protocol: ProtocolData | None = None
     failures: Sequence[FailureRow] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()

@@ -19,6 +19,7 @@ from .context import Context
 from .continuous import continuous
 from .polymorphs import COLUMNS as POLYMORPH_COLUMNS
 from .polymorphs import finalists_among
+from .protocol import Counted, count_by_protocol
 from .report_data import export_rows, report_data
 from .table import Record, count, row
 
@@ -41,14 +42,26 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
         "relaxer": context.relaxer.model if context.relaxer else "none",
         "settings": context.campaign.science_digest(),
     }
+    counted = count_by_protocol(context, found)
+    _write_protocol(counted, folder)
+    if counted is not None:
+        summary["protocol"] = counted.summary()
     write_table_of(found, columns_of(context.scorers, [r.scores for r in found]), folder)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     polymorphs = finalists_among(context, found)
     write_polymorphs(polymorphs, folder)
-    write_report(report_data(context, found, ended, polymorphs), folder / "report.html")
+    write_report(report_data(context, found, ended, polymorphs, counted), folder / "report.html")
     best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
     write_exports(best, folder / "sun")
     return summary
+
+
+def _write_protocol(counted: Counted | None, folder: Path) -> None:
+    path = folder / "protocol.json"
+    if counted is None:
+        path.unlink(missing_ok=True)  # of a run with another protocol
+    else:
+        write_text(path, json.dumps(counted.summary(), indent=2) + "\n")
 
 
 def write_table_of(found: Sequence[Record], columns: Sequence[Column], folder: Path) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ..core.columns import Value
 from ..core.elements import SYMBOLS
-from ..core.protocols import Phase, ReferenceInfo
+from ..core.protocols import Phase, ReferenceInfo, Scorer
 from ..core.records import Outcome, Stage, Status
-from ..report.export import ExportRow, symmetry
+from ..report.export import ExportRow
 from ..report.model import (
     CrystalRow,
     FailureRow,
     FunnelStep,
     HullDiagram,
     HullPhase,
+    MetricRow,
     PolymorphRow,
+    ProtocolData,
     Rate,
     ReportData,
 )
@@ -25,14 +29,19 @@ from ..report.stats import wilson
 from ..validators.hull import Hull
 from ..validators.polymorphs import Polymorph
 from .context import Context
-from .table import SYMPREC, Record, count
+from .protocol import Counted
+from .table import Record, count, symmetry_of
 
 _DIAGRAMS = 6
 _TOO_GOOD = -0.2  # eV/atom
 
 
 def report_data(
-    context: Context, found: Sequence[Record], ended: str, polymorphs: Sequence[Polymorph] = ()
+    context: Context,
+    found: Sequence[Record],
+    ended: str,
+    polymorphs: Sequence[Polymorph] = (),
+    counted: Counted | None = None,
 ) -> ReportData:
     """Everything that the report of a campaign shows."""
     campaign = context.campaign
@@ -53,11 +62,12 @@ def report_data(
             Rate(label, value, counts.n, *wilson(value, counts.n))
             for label, value in _rates(counts.summary())
         ],
-        rows=[_row(r, threshold) for r in found if r.crystal is not None and r.valid],
+        rows=crystal_rows(context.scorers, found, threshold),
         all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
         element_counts=_element_counts(found, threshold),
         hulls=hull_diagrams(context, judged),
         polymorphs=polymorph_rows(found, polymorphs),
+        protocol=_protocol(counted) if counted is not None else None,
         failures=_failures(found),
         provenance=_provenance(context),
         notes=[
@@ -165,11 +175,50 @@ def _settings(context: Context, ended: str) -> list[tuple[str, str]]:
     ]
 
 
+def _protocol(counted: Counted) -> ProtocolData:
+    return ProtocolData(
+        counted.protocol,
+        counted.source,
+        [MetricRow(m.name, m.value, m.meaning, m.count, m.n, m.low, m.high) for m in counted.metrics],
+        [(d.what, d.theirs, d.ours) for d in counted.differences],
+    )
+
+
+def crystal_rows(
+    scorers: Sequence[Scorer], found: Sequence[Record], threshold: float
+) -> list[CrystalRow]:
+    """The valid crystals as the report shows them."""
+    rows = [_row(r, threshold) for r in found if r.crystal is not None and r.valid]
+    scores = {r.slot: r.scores for r in found}
+    return [replace(row, scores=_groups(scorers, scores[row.slot])) for row in rows]
+
+
+def _groups(
+    scorers: Sequence[Scorer], scores: Mapping[str, Value]
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What was scored, by scorer, without what is empty."""
+    found = []
+    for scorer in scorers:
+        pairs = [(c.name, _said(scores.get(c.name), c.unit)) for c in scorer.columns]
+        if there := [(name.replace("_", " "), text) for name, text in pairs if text]:
+            found.append((scorer.name.replace("_", " "), there))
+    return found
+
+
+def _said(value: Value, unit: str) -> str:
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{text} {unit}".strip()
+
+
 def _row(record: Record, threshold: float) -> CrystalRow:
     crystal, hull = record.crystal, record.hull or {}
     if crystal is None or record.candidate is None:
         raise ValueError(f"slot {record.slot} has no crystal")
-    group = symmetry(crystal, SYMPREC)
+    group = symmetry_of(crystal)
     return CrystalRow(
         slot=record.slot,
         key=record.candidate.key,

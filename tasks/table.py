@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..core.columns import Value
@@ -172,8 +173,14 @@ def decomposition_text(products: Sequence[Sequence[Any]]) -> str:
 
 def spacegroup_of(crystal: Crystal) -> int | None:
     """Number of the space group at `SYMPREC`; None where there is no finding."""
-    group = symmetry(crystal, SYMPREC)
+    group = symmetry_of(crystal)
     return group[0] if group else None
+
+
+@lru_cache(maxsize=4096)
+def symmetry_of(crystal: Crystal) -> tuple[int, str] | None:
+    """Number and symbol of the space group at `SYMPREC`; tables and report ask for the same crystals."""
+    return symmetry(crystal, SYMPREC)
 
 
 def _detail(record: Record) -> str:
@@ -198,9 +205,13 @@ def _match(record: Record, check: str) -> str | None:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of `n` proposals are what, counted jointly, proposal by proposal."""
+    """How many of `n` proposals are what, counted jointly, proposal by proposal.
+
+    `read` of them hold a crystal.
+    """
 
     n: int
+    read: int
     valid: int
     unique: int
     novel: int
@@ -227,7 +238,7 @@ class Counts:
             if found is not None:
                 low, high = wilson(found, self.n)
                 rates[name] = {"rate": found / self.n if self.n else None, "low": low, "high": high}
-        return {"n": self.n, **counts, "rates": rates, "reasons": self.reasons}
+        return {"n": self.n, "read": self.read, **counts, "rates": rates, "reasons": self.reasons}
 
 
 def count(found: Sequence[Record]) -> Counts:
@@ -243,6 +254,7 @@ def count(found: Sequence[Record]) -> Counts:
 
     return Counts(
         n=len(found),
+        read=sum(r.candidate is not None for r in found),
         valid=len(valid),
         unique=sum(r.verdict("uniqueness") is True for r in valid),
         novel=sum(r.verdict("novelty") is True for r in valid),

@@ -94,7 +94,7 @@ class Hull:
     """The lower convex hull of phases by formation energy.
 
     Phases without an energy are left out. Order and repetition of the phases do not matter. Elements
-    need no entry. Many compositions at once (`ground_states`) cost a hundredth of one by one. Safe to
+    need no entry. Many compositions at once (`ground_states`) cost a fiftieth of one by one. Safe to
     query from several threads.
 
     Args:

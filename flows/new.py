@@ -29,7 +29,7 @@ screen:               # what is valid, and when two crystals are the same
   angle_tol: 5
 
 relaxer:
-  kind: chgnet        # chgnet | sevennet | none
+  kind: chgnet        # chgnet | sevennet | sevennet-mf | ase (any ASE calculator) | none
   fmax: 0.05          # eV/angstrom
   max_steps: 300
   time_limit: 120     # seconds per crystal

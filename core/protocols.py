@@ -130,7 +130,7 @@ class Phase:
         material_id: id in the source, for example "mp-149".
         composition: reduced composition, ((atomic number, count), ...) by rising atomic number.
         formation_energy_per_atom: eV/atom on the Materials Project's GGA/GGA+U scheme with MP2020
-            corrections, or None where unknown.
+            corrections, or None where unknown. A self-consistent reference has its potential's own.
     """
 
     material_id: str

@@ -12,7 +12,7 @@ def protocol_section(data: ProtocolData) -> Html:
         "table",
         _head("metric", "r:value", "r:counted", "r:95 % interval", "wide:meaning"),
         h("tbody", join(_metric(m) for m in data.metrics)),
-        class_="phases",
+        class_="phases protocol",
     )
     differences = h(
         "table",
@@ -24,7 +24,7 @@ def protocol_section(data: ProtocolData) -> Html:
                 for what, theirs, ours in data.differences
             ),
         ),
-        class_="phases",
+        class_="phases protocol",
     )
     return join([h("div", numbers, class_="scroll"), h("div", differences, class_="scroll")])
 

@@ -57,7 +57,7 @@ def report_data(
         sun=sum(r.sun(threshold) is True for r in found),
         threshold=threshold,
         settings=_settings(context, ended),
-        funnel=funnel(found, context.ledger.stages, threshold),
+        funnel=funnel(found, context.ledger.stages, threshold, keep=campaign.screen.keep_rejected),
         rates=[
             Rate(label, value, counts.n, *wilson(value, counts.n))
             for label, value in _rates(counts.summary())
@@ -93,8 +93,13 @@ def _rates(summary: dict[str, Any]) -> list[tuple[str, int]]:
     return [(label, summary[name]) for name, label in _RATE_LABELS.items() if summary[name] is not None]
 
 
-def funnel(found: Sequence[Record], stages: Sequence[Stage], threshold: float) -> list[FunnelStep]:
-    """How many proposals are left after each step, and why the others are not."""
+def funnel(
+    found: Sequence[Record], stages: Sequence[Stage], threshold: float, *, keep: bool = False
+) -> list[FunnelStep]:
+    """How many proposals are left after each step, and why the others are not.
+
+    `keep`: duplicates and known crystals go on (`screen.keep_rejected`).
+    """
     steps: list[FunnelStep] = []
     left = list(found)
 
@@ -115,7 +120,7 @@ def funnel(found: Sequence[Record], stages: Sequence[Stage], threshold: float) -
     step("read", "generate")
     if steps[-1].count == steps[0].count:
         steps.pop()
-    step("valid, unique, novel", "screen")
+    step("fit to judge" if keep else "valid, unique, novel", "screen")
     if Stage.RELAX in stages:
         step("relaxed", "relax")
         step("judged", "assess")

@@ -6,15 +6,15 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.crystal import Crystal
+    from ..core.packed import Packed
 
+_MIN_VOLUME = 1e-3  # cubic angstrom
 _MAX_CLOUD = 3_000_000  # atoms in a neighbour cloud; only absurd cells ask for more
-_MAX_PAIRS = 200_000  # distances computed at once; a tree finds the nearest of more
 _SHIFTS = list(product((-1, 0, 1), repeat=2))
 
 
@@ -26,8 +26,16 @@ def require_computable(crystal: Crystal) -> None:
     """
     if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.frac_coords).all()):
         raise ValueError("a coordinate or cell vector is not finite")
-    if not 1e-3 <= crystal.volume < np.inf:
+    if not _MIN_VOLUME <= crystal.volume < np.inf:
         raise ValueError(f"the cell has a volume of {crystal.volume:.3g} cubic angstrom")
+
+
+def computable(packed: Packed) -> list[bool]:
+    """For which crystals a geometry can be computed: as `require_computable`, for many at once."""
+    with np.errstate(all="ignore"):
+        volumes = np.abs(np.linalg.det(packed.lattices))
+        good: list[bool] = (packed.finite() & (volumes >= _MIN_VOLUME) & (volumes < np.inf)).tolist()
+    return good
 
 
 def reduced_basis(lattice: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,28 +103,14 @@ def neighbour_distances(
     Raises:
         ValueError: the cell is too thin to gather k neighbours.
     """
-    volume = abs(float(np.linalg.det(basis)))
-    # The sphere that holds k targets on average, with a margin for uneven surroundings.
-    radius = 1.15 * (3 * (k + 1) * volume / (4 * np.pi * len(targets))) ** (1 / 3)
-    while True:
-        cloud = periodic_images(basis, centres, targets, radius)[0]
-        if len(cloud) > k:
-            nearest = _nearest(centres @ basis, cloud, k + 1)
-            if nearest[:, -1].max() <= radius:
-                return nearest[:, 1:] if centres is targets else nearest[:, :-1]
-            radius = min(1.001 * float(nearest[:, -1].max()), 2 * radius)
-        else:
-            radius *= 1.5
+    from .kernels.distances import neighbours
 
-
-def _nearest(centres: NDArray[np.float64], cloud: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Distances (n, k) from each centre to its k nearest points of the cloud, rising."""
-    if len(centres) * len(cloud) > _MAX_PAIRS:
-        return np.asarray(cKDTree(cloud).query(centres, k=k)[0])
-    squares = np.zeros((len(centres), len(cloud)))
-    for axis in range(3):
-        squares += np.subtract.outer(centres[:, axis], cloud[:, axis]) ** 2
-    return np.sqrt(np.sort(np.partition(squares, k - 1, axis=1)[:, :k], axis=1))
+    own = centres is targets
+    out = np.empty((len(centres), k))
+    arrays = (np.ascontiguousarray(x) for x in (basis, centres, targets))
+    if neighbours(*arrays, k, own, out) < 0:
+        raise ValueError(f"the cell is too thin to gather {k} neighbours")
+    return out
 
 
 def periodic_images(

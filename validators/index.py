@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.crystal import Crystal
-from .fingerprint import amd
-from .matching import Matcher, MatcherSettings, ReducedStructure, prepare
+from ..core.packed import Packed, pack
+from .geometry import require_computable
+from .matching import MatcherSettings
+from .pool import Pool, failure, in_threads
 
-_log = logging.getLogger("heliodor.validators")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Composition = tuple[tuple[int, int], ...]
 
 AMD_RADIUS = 0.45
 """Largest difference of scaled AMD(100) for which a pair goes to the matcher, at its default tolerances.
@@ -24,145 +30,164 @@ and silica and their distorted copies (within 0.22; 84,710 pairs compared). Comp
 the primitive cell sort out most of the rest, so a narrower radius would save little.
 """
 
-_K = 100
-_FEW = 8  # so few members all go to the matcher: that costs no more than their AMD vectors
+FEW = 8
+"""So few crystals of one composition all go to the matcher: that costs no more than their vectors."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A crystal of the index that matches, and the largest difference of the scaled AMD vectors."""
+    """A crystal of the index that matches, and the largest difference of the scaled AMD vectors.
 
-    name: str
-    amd_distance: float
-
-
-class Member:
-    """A crystal in the index or asked about. Its AMD vector and reduced cell are made when first needed.
-
-    Args:
-        name: key or material id.
-        crystal: the crystal; held packed (`pack`) where many are kept, for they cost 0.6 kB then.
+    It is None where a cell is too thin to gather the neighbours.
     """
 
-    __slots__ = ("_reduced", "_source", "_vector", "composition", "name")
-
-    def __init__(self, name: str, crystal: Crystal, *, pack: bool = False) -> None:
-        self.name = name
-        self.composition = crystal.reduced_composition
-        self._source: Crystal | bytes = crystal.to_bytes() if pack else crystal
-        self._vector: NDArray[np.float32] | None = None
-        self._reduced: ReducedStructure | None = None
-
-    def _crystal(self) -> Crystal:
-        return self._source if isinstance(self._source, Crystal) else Crystal.from_bytes(self._source)
-
-    def vector(self) -> NDArray[np.float32]:
-        """Scaled AMD(100), float32. Raises what `amd` raises."""
-        if self._vector is None:
-            self._vector = amd(self._crystal(), _K, scaled=True).astype(np.float32)
-        return self._vector
-
-    def drop_vector(self) -> None:
-        """The vector is kept elsewhere now."""
-        self._vector = None
-
-    def reduced(self) -> ReducedStructure:
-        """What the matcher compares; reduced once. Raises what `prepare` raises."""
-        if self._reduced is None:
-            self._reduced = prepare(self._crystal())
-        return self._reduced
+    name: str
+    amd_distance: float | None
 
 
-class _Bucket:
-    """The crystals of one reduced composition in order of arrival, and the matrix of their vectors."""
+class Query(NamedTuple):
+    """Is a crystal the same as one of the first `count` of a composition?
 
-    def __init__(self) -> None:
-        self.members: list[Member] = []
-        self._matrix = np.empty((0, _K), dtype=np.float32)
-        self._filled = 0
+    Args:
+        slot: of the crystal. bucket: slots of that composition, rising.
+    """
 
-    def candidates(self, query: Member, radius: float, before: int) -> list[int]:
-        """Positions below `before` that may match `query`, rising: all of a few, of many those near."""
-        if before <= _FEW:
-            return list(range(before))
-        self._fill()
-        distances = np.abs(self._matrix[:before] - query.vector()).max(axis=1)
-        return np.flatnonzero(distances <= radius).tolist()  # NaN is never proposed
-
-    def distance(self, query: Member, position: int) -> float:
-        """Largest difference of the AMD vectors of `query` and of the member at `position`."""
-        known = position < self._filled
-        vector = self._matrix[position] if known else self.members[position].vector()
-        return float(np.abs(vector - query.vector()).max())
-
-    def _fill(self) -> None:
-        if len(self._matrix) < len(self.members):
-            grown = np.empty((2 * len(self.members), _K), dtype=np.float32)
-            grown[: self._filled] = self._matrix[: self._filled]
-            self._matrix = grown
-        for i in range(self._filled, len(self.members)):
-            try:
-                self._matrix[i] = self.members[i].vector()
-                self.members[i].drop_vector()
-            except Exception as error:  # of any kind, from geometry libraries on absurd cells
-                _log.debug("no fingerprint of %s: %r", self.members[i].name, error)
-                self._matrix[i] = np.nan
-        self._filled = len(self.members)
+    slot: int
+    bucket: list[int]
+    count: int
 
 
 class StructureIndex:
     """Crystals by name, and the earliest of them that matches a given one.
 
-    Nothing is computed for a crystal that is alone in its composition. A member that cannot be
-    fingerprinted or reduced matches nothing.
+    Nothing is computed for a crystal that is alone in its composition. One that cannot be reduced or
+    has no AMD vector matches nothing. Safe for one thread; a call runs `threads` of its own.
+
+    Args:
+        settings: tolerances of the matcher.
+        threads: Nothing depends on their number.
+        radius: largest difference of scaled AMD(100) of a pair that is proposed, for the default
+            tolerances; wider ones widen it.
     """
 
-    def __init__(self, settings: MatcherSettings | None = None) -> None:
-        self.settings = settings or MatcherSettings()
-        self._matcher = Matcher(self.settings)
-        self._radius = AMD_RADIUS * max(
-            1.0, self.settings.ltol / 0.2, self.settings.stol / 0.3, self.settings.angle_tol / 5
-        )
-        self._buckets: defaultdict[tuple[tuple[int, int], ...], _Bucket] = defaultdict(_Bucket)
+    def __init__(
+        self, settings: MatcherSettings | None = None, threads: int = 1, radius: float = AMD_RADIUS
+    ) -> None:
+        self.settings = s = settings or MatcherSettings()
+        self.compared = 0
+        """Pairs that went to the matcher."""
+        self._threads = threads
+        self._radius = radius * max(1.0, s.ltol / 0.2, s.stol / 0.3, s.angle_tol / 5)
+        self._pool = Pool(threads)
+        self._names: list[str] = []
+        self._buckets: defaultdict[Composition, list[int]] = defaultdict(list)
 
     def __len__(self) -> int:
-        return sum(len(bucket.members) for bucket in self._buckets.values())
+        return len(self._names)
 
-    def add(self, member: Member) -> int:
-        """Append a crystal; its position among those of its composition."""
-        members = self._buckets[member.composition].members
-        members.append(member)
-        return len(members) - 1
+    def add(self, names: Sequence[str], crystals: Sequence[Crystal], packed: Packed) -> list[Query]:
+        """Append crystals that a geometry can be computed for (`geometry.require_computable`).
 
-    def earliest_match(self, query: Member, before: int | None = None) -> Match | None:
-        """The first crystal, in the order of `add`, that the matcher says is the same as `query`.
+        Returns:
+            For each the question whether one before it is the same.
+        """
+        slots = self._pool.append(packed).tolist()
+        self._names.extend(names)
+        queries = []
+        for slot, crystal in zip(slots, crystals, strict=True):
+            bucket = self._buckets[crystal.reduced_composition]
+            queries.append(Query(slot, bucket, len(bucket)))
+            bucket.append(slot)
+        return queries
 
-        Args:
-            query: the crystal asked about; the second argument of `StructureMatcher.fit`.
-            before: compare with the first so many crystals of the composition only.
+    def query(self, slot: int, crystal: Crystal) -> Query:
+        """The question asked about a crystal of the index once more."""
+        bucket = self._buckets[crystal.reduced_composition]
+        return Query(slot, bucket, bisect_left(bucket, slot))
+
+    def earliest_matches(self, queries: Sequence[Query]) -> list[Match | ValueError | None]:
+        """For each crystal of the index the first, of those that its query names, that is the same.
+
+        ValueError says why none was found: the crystal could not be reduced, or the matcher failed on a
+        pair and no other crystal matched.
+        """
+        return self._ask(self._pool, queries)
+
+    def earliest_match(self, crystal: Crystal) -> Match | None:
+        """The first crystal, in the order of `add`, that the matcher says is the same as `crystal`.
 
         Raises:
-            Exception: of any kind, where the query cannot be fingerprinted or reduced, or the matcher
-                failed on a pair and no other crystal matched.
+            ValueError: as in `earliest_matches`, or no geometry can be computed for the crystal.
         """
-        bucket = self._buckets.get(query.composition)
-        limit = len(bucket.members) if bucket and before is None else before or 0
-        if bucket is None or limit == 0:
+        require_computable(crystal)
+        bucket = self._buckets.get(crystal.reduced_composition)
+        if bucket is None:
             return None
-        failure: Exception | None = None
-        reduced = query.reduced()
-        for position in bucket.candidates(query, self._radius, limit):
-            member = bucket.members[position]
-            try:
-                earlier = member.reduced()
-            except Exception as error:  # absurd cells fail in many ways; its own verdict said so
-                _log.debug("%s could not be reduced: %r", member.name, error)
-                continue
-            try:
-                if self._matcher.matches(earlier, reduced):
-                    return Match(member.name, bucket.distance(query, position))
-            except Exception as error:  # kept: it is raised unless another crystal matches
-                failure = error
-        if failure is not None:
-            raise failure
-        return None
+        pool = Pool()
+        pool.append(pack([crystal]))
+        (found,) = self._ask(pool, [Query(0, bucket, len(bucket))])
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+    def _ask(self, pool: Pool, queries: Sequence[Query]) -> list[Match | ValueError | None]:
+        asked = [i for i, query in enumerate(queries) if query.count]
+        found: list[Match | ValueError | None] = [None] * len(queries)
+        if asked:
+            kept = [queries[i] for i in asked]
+            slots = np.array([query.slot for query in kept])
+            self._prepare(pool, kept, slots)
+            matches, codes = self._first_matches(pool, kept, slots)
+            same = matches >= 0
+            self._pool.vectorise(matches[same])
+            pool.vectorise(slots[same])
+            for i, slot, match, code in zip(
+                asked, slots.tolist(), matches.tolist(), codes.tolist(), strict=True
+            ):
+                if match >= 0:
+                    distance = self._pool.distance(match, pool, slot)
+                    found[i] = Match(self._names[match], distance)
+                elif code < 0:
+                    found[i] = failure(code)
+        return found
+
+    def _prepare(self, pool: Pool, queries: Sequence[Query], slots: NDArray[np.int64]) -> None:
+        """Reduce all that is compared; vectors where so many come before one that they choose."""
+        self._pool.reduce(_members(queries)[0])
+        pool.reduce(slots)
+        many = [query for query in queries if query.count > FEW]
+        if many:
+            self._pool.vectorise(_members(many)[0])
+            pool.vectorise(np.array([query.slot for query in many]))
+
+    def _first_matches(
+        self, pool: Pool, queries: Sequence[Query], slots: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Slot of the match of each query, or -1; code of a failure, or 0."""
+        from .kernels.batch import first_matches
+
+        s = self.settings
+        members, heads = _members(queries)
+        counts = np.array([query.count for query in queries])
+        found, codes, compared = np.full(len(slots), -1), np.zeros_like(slots), np.zeros_like(slots)
+        stores = (self._pool.store(), self._pool.vectors, pool.store(), pool.vectors)
+        tolerances = (self._radius, s.ltol, s.stol, s.angle_tol)
+
+        def share(a: int, b: int) -> None:
+            part = (x[a:b] for x in (found, codes, compared))
+            first_matches(*stores, slots[a:b], members, heads[a:b], counts[a:b], FEW, tolerances, *part)
+
+        in_threads(share, len(slots), self._threads)
+        self.compared += int(compared.sum())
+        return found, codes
+
+
+def _members(queries: Sequence[Query]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The slots of all buckets, one after the other, and where the bucket of each query begins."""
+    begins: dict[int, int] = {}
+    members: list[int] = []
+    for query in queries:
+        if id(query.bucket) not in begins:
+            begins[id(query.bucket)] = len(members)
+            members += query.bucket
+    return np.array(members), np.array([begins[id(query.bucket)] for query in queries])

@@ -23,9 +23,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from ..core.crystal import Crystal
+from ..core.packed import pack
 from .element_features import composition_features
 from .fingerprint import amd
-from .index import AMD_RADIUS, Member, StructureIndex
+from .index import AMD_RADIUS, StructureIndex
 from .matching import Matcher, ReducedStructure, prepare
 
 _log = logging.getLogger("heliodor.validators")
@@ -173,15 +174,15 @@ def matched_representatives(
     found = np.arange(len(crystals))
     failed = []
     for position in order.tolist():
-        member = Member(str(position), crystals[position], pack=True)
+        crystal = crystals[position]
         try:
-            match = index.earliest_match(member)
-        except Exception as error:  # of any kind, from geometry libraries on absurd cells
-            _log.debug("%s could not be compared: %r", crystals[position].formula, error)
+            match = index.earliest_match(crystal)
+        except ValueError as error:
+            _log.debug("%s could not be compared: %s", crystal.formula, error)
             failed.append(position)
         else:
             if match is None:
-                index.add(member)
+                index.add([str(position)], [crystal], pack([crystal]))
             else:
                 found[position] = int(match.name)
         step(1)

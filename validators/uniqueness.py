@@ -5,64 +5,100 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core.crystal import Crystal
+from ..core.packed import identify, pack
 from ..core.records import Reason, Verdict
-from .geometry import require_computable
-from .index import Match, Member, StructureIndex
+from .geometry import computable, require_computable
+from .index import Match, Query, StructureIndex
 from .matching import MatcherSettings
 
 SCALED_LENGTH = "(V/atom)^(1/3)"
 """Unit of lengths compared at equal density."""
+
+_AT_ONCE = 20_000  # crystals whose arrays are held twice
 
 
 class Uniqueness:
     """A crystal is unique iff no crystal before it matches; duplicates count among those before it.
 
     Verdicts: `match` is the key of the earliest crystal that matches, `score` the largest difference of
-    the scaled AMD vectors. They do not depend on how the stream is cut into batches. A crystal that
-    cannot be compared gets `passed=None` and CHECK_FAILED.
+    the scaled AMD vectors of the two in their primitive cells. They depend neither on how the stream is
+    cut into batches nor on the number of threads. A crystal that cannot be compared gets `passed=None`
+    and CHECK_FAILED.
 
     Args:
         settings: tolerances of the matcher.
+        threads: that compare together.
     """
 
     check_name = "uniqueness"
 
-    def __init__(self, settings: MatcherSettings | None = None) -> None:
-        self._index = StructureIndex(settings)
-        self._position: dict[str, int] = {}  # key -> position among the crystals of its composition
+    def __init__(self, settings: MatcherSettings | None = None, threads: int = 1) -> None:
+        self._index = StructureIndex(settings, threads)
+        self._slots: dict[bytes, int] = {}  # digest -> slot in the index
 
     def __len__(self) -> int:
         """Number of distinct crystals taken in."""
-        return len(self._position)
+        return len(self._slots)
+
+    @property
+    def compared(self) -> int:
+        """Pairs that went to the matcher."""
+        return self._index.compared
 
     def check(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """Compare each crystal with all before it, then take it in."""
-        return [self._judge(crystal) for crystal in batch]
+        return [
+            verdict
+            for begin in range(0, len(batch), _AT_ONCE)
+            for verdict in self._judge(batch[begin : begin + _AT_ONCE])
+        ]
 
     def absorb(self, batch: Sequence[Crystal]) -> None:
         """Take in crystals that were judged earlier, without judging them again."""
+        for begin in range(0, len(batch), _AT_ONCE):
+            self._take(batch[begin : begin + _AT_ONCE])
+
+    def _take(self, batch: Sequence[Crystal]) -> dict[str, Query]:
+        """Take in those that are new and can be compared; what is to be asked about each, by key."""
+        packed = pack(batch)
+        identify(batch, packed)
+        new = {
+            crystal.digest: crystal
+            for crystal, good in zip(batch, computable(packed), strict=True)
+            if good and bytes.fromhex(crystal.digest) not in self._slots
+        }
+        if not new:
+            return {}
+        crystals = list(new.values())
+        queries = self._index.add(
+            list(new), crystals, packed if len(new) == len(batch) else pack(crystals)
+        )
+        for key, query in zip(new, queries, strict=True):
+            self._slots[bytes.fromhex(key)] = query.slot
+        return dict(zip(new, queries, strict=True))
+
+    def _judge(self, batch: Sequence[Crystal]) -> list[Verdict]:
+        queries = self._take(batch)
+        first = dict.fromkeys(queries, True)  # the next verdict of that key is of its first crystal
         for crystal in batch:
-            if crystal.digest not in self._position:
-                self._take(Member(crystal.digest, crystal, pack=True))
+            slot = self._slots.get(bytes.fromhex(crystal.digest))
+            if slot is not None and crystal.digest not in queries:
+                queries[crystal.digest] = self._index.query(slot, crystal)
+        matches = dict(zip(queries, self._index.earliest_matches(list(queries.values())), strict=True))
+        verdicts = []
+        for crystal in batch:
+            key = crystal.digest
+            match = matches[key] if key in matches else _refusal(crystal)
+            if match is None and not first.pop(key, False):
+                match = Match(key, 0.0)
+            verdicts.append(self._verdict(key, match))
+        return verdicts
 
-    def _take(self, member: Member) -> None:
-        self._position[member.name] = self._index.add(member)
-
-    def _judge(self, crystal: Crystal) -> Verdict:
-        key = crystal.digest
-        position = self._position.get(key)
-        try:
-            require_computable(crystal)
-            member = Member(key, crystal, pack=True)
-            match = self._index.earliest_match(member, before=position)
-        except Exception as error:  # the failure of one crystal is a value
-            return failed_check(key, self.check_name, error)
-        if position is None:
-            self._take(member)
-        elif match is None:
-            match = Match(key, 0.0)
+    def _verdict(self, key: str, match: Match | Exception | None) -> Verdict:
         if match is None:
             return Verdict(key, self.check_name, passed=True)
+        if isinstance(match, Exception):
+            return failed_check(key, self.check_name, match)
         return Verdict(
             key,
             self.check_name,
@@ -71,8 +107,17 @@ class Uniqueness:
             score=match.amd_distance,
             unit=SCALED_LENGTH,
             match=match.name,
-            detail=f"{crystal.formula} matches {match.name[:12]} ({self._index.settings})",
+            detail=f"matches {match.name[:12]} ({self._index.settings})",
         )
+
+
+def _refusal(crystal: Crystal) -> Exception:
+    """Why no geometry can be computed for a crystal."""
+    try:
+        require_computable(crystal)
+    except ValueError as error:
+        return error
+    return ValueError("the volume of the cell is at the limit of what can be computed")
 
 
 def failed_check(key: str, check: str, error: Exception) -> Verdict:

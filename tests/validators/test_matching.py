@@ -114,6 +114,55 @@ def test_needles_and_sheets_are_refused_before_they_take_memory(lengths):
         prepare(Crystal(np.diag(lengths), [[0, 0, 0]], [6]))
 
 
+def random_polymorph(rng, numbers, volume):
+    """Random cell and sites, no two nearer than a third of the spacing."""
+    numbers = np.array(numbers)
+    while True:
+        lattice = np.eye(3) + 0.4 * rng.uniform(-1, 1, (3, 3))
+        lattice *= (volume * len(numbers) / abs(np.linalg.det(lattice))) ** (1 / 3)
+        crystal = Crystal(lattice, rng.random((len(numbers), 3)), numbers)
+        apart = to_structure(crystal).distance_matrix + 9 * np.eye(len(numbers))
+        if apart.min() > volume ** (1 / 3) / 3:
+            return crystal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("numbers", "volume"), [([6] * 4, 6.0), ([6] * 6, 6.0), ([14, 8, 8], 12.0)])
+def test_same_verdicts_on_random_polymorphs(numbers, volume):
+    """Loose tolerances, so that random cells match too."""
+    rng = np.random.default_rng(1)
+    crystals = [random_polymorph(rng, numbers, volume) for _ in range(24)]
+    structures, reduced = [to_structure(c) for c in crystals], [prepare(c) for c in crystals]
+    verdicts = []
+    for tolerances in ((0.2, 0.3, 5), (0.4, 0.6, 12)):
+        ours, theirs = Matcher(MatcherSettings(*tolerances)), StructureMatcher(*tolerances)
+        for i in range(len(crystals)):
+            for j in range(i):
+                expected = theirs.fit(structures[j], structures[i])
+                assert ours.matches(reduced[j], reduced[i]) == expected
+                verdicts.append(expected)
+    assert 0 < sum(verdicts) < len(verdicts)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_same_verdicts_on_supercells_of_real_crystals(mp_table):
+    rng = np.random.default_rng(3)
+    matcher, theirs, matched, pairs = Matcher(), StructureMatcher(), 0, 0
+    for row in mp_table[mp_table.n_atoms <= 8].sample(60, random_state=2).itertuples():
+        original = Crystal(
+            np.reshape(row.lattice, (3, 3)), np.reshape(row.frac_coords, (-1, 3)), row.atomic_numbers
+        )
+        matrix = np.eye(3, dtype=int) + np.triu(rng.integers(0, 2, (3, 3)))
+        big = to_structure(original).make_supercell(matrix, in_place=False)
+        for jitter in (0.02, 0.12, 0.3):
+            other = distorted(big, jitter, 0.02, int(rng.integers(1000)))
+            expected = theirs.fit(to_structure(original), other)
+            assert matcher.matches(prepare(original), prepare(from_structure(other))) == expected
+            matched, pairs = matched + expected, pairs + 1
+    assert 0 < matched < pairs
+
+
 @pytest.mark.shared
 def test_same_verdicts_on_polymorphs_of_the_materials_project(mp_table):
     small = mp_table[mp_table.n_atoms <= 20]

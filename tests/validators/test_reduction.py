@@ -12,8 +12,6 @@ from pymatgen.core import Lattice, Structure
 from heliodor.core.convert import from_structure, to_structure
 from heliodor.core.crystal import Crystal
 from heliodor.validators.matching import Matcher, prepare
-from heliodor.validators.niggli import lll_basis, niggli_cell
-from heliodor.validators.primitive import primitive
 
 STRUCTURES = [
     Structure.from_spacegroup(225, Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3]),
@@ -68,18 +66,37 @@ def test_niggli_cell_is_that_of_pymatgen(seed):
     lattice = rng.normal(size=(3, 3)) * 4 + rng.choice([0, 5]) * np.eye(3)
     if abs(np.linalg.det(lattice)) < 1:
         lattice = lattice + 9 * np.eye(3)
+    ours = prepare(Crystal(lattice, [[0, 0, 0]], [6])).lattice
     theirs = Lattice(lattice).get_niggli_reduced_lattice()
-    np.testing.assert_allclose(niggli_cell(lattice), theirs.matrix, atol=1e-9)
-    np.testing.assert_allclose(lll_basis(lattice), Lattice(lattice).lll_matrix, atol=1e-9)
+    np.testing.assert_allclose(ours, theirs.matrix, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "lattice",
+    [
+        5.0 * np.eye(3),
+        4.0 * (np.ones((3, 3)) - np.eye(3)),
+        3.0 * (np.ones((3, 3)) - 2 * np.eye(3)),
+        Lattice.hexagonal(3.2, 5.1).matrix,
+        Lattice.rhombohedral(4.7, 60).matrix,
+        Lattice.rhombohedral(0.7, 90).matrix,
+    ],
+    ids=["cubic", "fcc", "bcc", "hexagonal", "rhombohedral", "tiny"],
+)
+def test_of_equal_niggli_cells_it_is_the_one_that_pymatgen_takes(lattice):
+    for shear in ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[1, 2, 0], [0, 1, 0], [0, -3, 1]]):
+        skewed = np.array(shear) @ lattice
+        theirs = Lattice(skewed).get_niggli_reduced_lattice()
+        ours = prepare(Crystal(skewed, [[0, 0, 0]], [6])).lattice
+        np.testing.assert_allclose(ours, theirs.matrix, atol=1e-9)
 
 
 def test_a_supercell_folds_onto_the_mean_of_its_sites():
     cell = np.diag([3.0, 3.0, 6.0])
-    found = primitive(cell, np.array([[0, 0, 0.0], [0, 0, 0.51]]), np.array([84, 84]))
-    assert found is not None
-    np.testing.assert_allclose(sorted(np.linalg.norm(found[0], axis=1)), [3, 3, 3])
-    assert len(found[2]) == 1
-    assert primitive(cell, np.array([[0, 0, 0.0], [0, 0, 0.60]]), np.array([84, 84])) is None
+    found = prepare(Crystal(cell, [[0, 0, 0.0], [0, 0, 0.51]], [84, 84]))
+    np.testing.assert_allclose(sorted(np.linalg.norm(found.lattice, axis=1)), [3, 3, 3])
+    assert len(found) == 1
+    assert len(prepare(Crystal(cell, [[0, 0, 0.0], [0, 0, 0.60]], [84, 84]))) == 2
 
 
 GRID = np.stack(np.meshgrid(*[np.arange(8) / 8] * 3, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -1,5 +1,8 @@
 """Uniqueness is literal: no earlier crystal matches, whatever the index proposed."""
 
+import resource
+import time
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -140,6 +143,67 @@ def test_tolerances_are_used():
     loose, tight = Uniqueness(), Uniqueness(MatcherSettings(0.01, 0.02, 0.5))
     assert loose.check([SILICA[0], copy])[1].passed is False
     assert tight.check([SILICA[0], copy])[1].passed is True
+
+
+def test_the_number_of_threads_does_not_matter():
+    rng = np.random.default_rng(0)
+    crystals = [near(SILICA[i % 4], rng.choice([0.02, 0.2, 0.4]), i) for i in range(160)] + stream(1)
+    one, many = Uniqueness(), Uniqueness(threads=3)
+    verdicts = one.check(crystals)
+    assert 1 < sum(v.passed is True for v in verdicts) < 160
+    assert many.check(crystals[:100]) + many.check(crystals[100:]) == verdicts
+    assert many.compared == one.compared > 0
+
+
+def test_kept_crystals_take_about_a_kilobyte():
+    rng = np.random.default_rng(0)
+    crystals = [
+        Crystal(np.diag(rng.uniform(5, 7, 3)), rng.random((10, 3)), rng.integers(1, 90, 10))
+        for _ in range(2000)
+    ]
+    Uniqueness().check(crystals[:1])
+    tracemalloc.start()
+    checker = Uniqueness()
+    for i in range(0, 2000, 100):
+        checker.absorb(crystals[i : i + 100])
+        for crystal in crystals[i : i + 100]:
+            vars(crystal).pop("digest")
+            vars(crystal).pop("reduced_composition")
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(checker) == 2000
+    assert kept < 2000 * 1800  # of which two thirds are the composition, for each has its own here
+
+
+ABSURD = {
+    "amorphous": (30.0 * np.eye(3), np.random.default_rng(0).random((10_000, 3))),
+    "grid": (60.0 * np.eye(3), np.stack(np.mgrid[:20, :20, :25], axis=-1).reshape(-1, 3) / 25),
+    "overlapping": (5.0 * np.eye(3), np.zeros((300, 3))),
+    "crowd": (3.0 * np.eye(3), np.random.default_rng(1).random((500, 3))),
+    "needle": (np.diag([1.0, 1.2, 450.0]), np.random.default_rng(2).random((8, 3))),
+    "sheet": (np.diag([0.7, 300.0, 300.0]), np.random.default_rng(3).random((8, 3))),
+    "thread": (np.diag([1e-6, 1e5, 1e5]), np.zeros((1, 3))),
+    "not finite": (np.full((3, 3), np.nan), np.zeros((1, 3))),
+}
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_absurd_crystals_take_bounded_time_and_memory(kind):
+    lattice, sites = ABSURD[kind]
+    rng = np.random.default_rng(4)
+    copies = [
+        Crystal(lattice, sites + rng.normal(0, 1e-3, sites.shape), np.full(len(sites), 6))
+        for _ in range(2)
+    ]
+    checker = Uniqueness()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    verdicts = checker.check([OTHERS[1], *copies, near(OTHERS[1], 0.02, 0)])
+    assert time.process_time() - start < 30  # at most 4 s on an idle core
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e6  # kB
+    assert [verdicts[0].passed, verdicts[3].passed] == [True, False]
+    for verdict in verdicts[1:3]:
+        assert verdict.passed is not None or verdict.reason is Reason.CHECK_FAILED
 
 
 @pytest.mark.shared

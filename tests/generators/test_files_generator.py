@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import warnings
 import zipfile
 
 import numpy as np
@@ -332,3 +333,124 @@ def test_archive_in_memory_matches_folder(tmp_path):
     path = make_zip(tmp_path / "x.zip", {"generated_crystals.extxyz": buffer.getvalue()})
     assert formulas(read(path)) == ["Si", "Ge"]
     assert sources(read(path)) == [f"{path}/generated_crystals.extxyz#{i}" for i in range(2)]
+
+
+POSCAR = Poscar(salt()).get_str().encode()
+JSON = json.dumps([salt().as_dict(), salt("K", "Br", 6.6).as_dict()]).encode()
+XYZ = b'2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nNa 0 0 0\nCl 2 2 2\n'
+MUTATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["replace", "delete", "repeat", "insert"]),
+        st.floats(0, 1, exclude_max=True),  # where, as a share of the file
+        st.one_of(
+            st.binary(min_size=1, max_size=6), st.sampled_from([b"nan", b"1e308", b"-", b"0", b"\n"])
+        ),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def mutate(content: bytes, changes) -> bytes:
+    for how, where, what in changes:
+        at = int(where * len(content))
+        tail = content[at + len(what) :]
+        middle = {"replace": what, "delete": b"", "repeat": content[at : at + 40] * 3, "insert": what}[
+            how
+        ]
+        content = content[:at] + middle + (content[at:] if how == "insert" else tail)
+    return content
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    data=st.data(), name=st.sampled_from(["a.cif", "a.vasp", "a.json", "a.extxyz"]), changes=MUTATIONS
+)
+def test_no_mutation_ends_the_run_or_makes_a_crystal_of_impossible_size(
+    tmp_path_factory, data, name, changes
+):
+    folder = tmp_path_factory.mktemp("m")
+    original = {"a.cif": GOOD, "a.vasp": POSCAR, "a.json": JSON, "a.extxyz": XYZ}[name]
+    (folder / name).write_bytes(mutate(original, changes))
+    (folder / "b.cif").write_bytes(GOOD)
+    items = read(folder)
+    assert isinstance(items[-1], Candidate)
+    assert 1 <= len(items) <= 10
+    for item in items:
+        assert item.origin.source
+        assert isinstance(item, Candidate) or (item.detail and item.reason)
+
+
+def test_same_names_have_distinct_sources(tmp_path):
+    path = tmp_path / "twice.zip"
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")  # "Duplicate name"
+        archive.writestr("a.cif", cif(salt()))
+        archive.writestr("a.cif", cif(salt("K", "Br", 6.6)))
+        archive.writestr("inner.zip", b"PK")
+    items = read(path)
+    assert formulas(items) == ["NaCl", "KBr", Reason.UNREADABLE]
+    assert sources(items)[:2] == [f"{path}/a.cif", f"{path}/a.cif (2)"]
+    assert "archive inside" in items[2].detail
+    both = list(FilesGenerator([str(path), str(path)]).generate(10, seed=0, conditions=ANY))
+    assert len({i.origin.source for i in both}) == 6
+
+
+def test_encrypted_members_say_so(tmp_path):
+    path = make_zip(tmp_path / "x.zip", {"a.cif": cif(salt())})
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # local and central headers
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(bytes(content))
+    (item,) = read(path)
+    assert "encrypted" in item.detail
+
+
+def test_cells_too_large_to_parse_in_time_are_refused_at_once(tmp_path):
+    lines = [f"Na{i} Na {i / 3000:.6f} {i % 50 / 50:.2f} {i % 7 / 7:.3f}" for i in range(3000)]
+    header = cif(salt()).partition("loop_")[0].replace("Fm-3m", "P 1")
+    columns = ["label", "type_symbol", "fract_x", "fract_y", "fract_z"]
+    text = "\n".join([header, "loop_", *(f"_atom_site_{c}" for c in columns), *lines])
+    (tmp_path / "large.cif").write_text(text)
+    (item,) = read(tmp_path / "large.cif")
+    assert item.reason is Reason.TOO_MANY_ATOMS
+
+
+def test_disorder_is_ordered_on_request(tmp_path):
+    spinel = Structure.from_spacegroup(
+        "Fd-3m",
+        Lattice.cubic(8.2),
+        ["Li", {"Mn": 0.75, "Ni": 0.25}, "O"],
+        [[0.125] * 3, [0.5] * 3, [0.2625] * 3],
+    )
+    odd = Structure(Lattice.cubic(4), [{"Mg": 0.45, "Ca": 0.55}, "O"], [[0, 0, 0], [0.5] * 3])
+    alloy = Structure(Lattice.cubic(3.8), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    for name, structure in [("a", alloy), ("b", spinel), ("c", odd)]:
+        (tmp_path / f"{name}.cif").write_text(cif(structure))
+    rejected = read(tmp_path)
+    assert formulas(rejected) == [Reason.DISORDERED] * 3
+    ordered = FilesGenerator([str(tmp_path)], "order")
+    items = list(ordered.generate(10, seed=0, conditions=ANY))
+    assert formulas(items)[:2] == ["CuAu", "Li8Mn3NiO16"]
+    assert "one order of many" in items[0].origin.source
+    assert "lowest Ewald energy" in items[1].origin.source
+    assert len(items[1].crystal) == 56
+    again = FilesGenerator([str(tmp_path)], "order").generate(10, seed=0, conditions=ANY)
+    assert [i.key for i in again] == [i.key for i in items]
+    assert isinstance(items[2], Candidate) or "not ordered" in items[2].detail
+
+
+def test_reading_goes_on_without_listing_again(tmp_path, monkeypatch):
+    from heliodor.generators import files
+
+    for i in range(6):
+        (tmp_path / f"{i}.cif").write_text(cif(salt(length=5 + i / 10)))
+    opened = []
+    original = files._open_file
+    monkeypatch.setattr(files, "_open_file", lambda path: opened.append(path) or original(path))
+    generator = FilesGenerator([str(tmp_path)])
+    keys = [i.key for s in (0, 2, 4) for i in generator.generate(2, seed=0, conditions=ANY, start=s)]
+    assert len(opened) == 6
+    assert keys == [i.key for i in read(tmp_path)]
+    back = list(generator.generate(2, seed=0, conditions=ANY, start=1))
+    assert [i.key for i in back] == keys[1:3]

@@ -65,8 +65,8 @@ def _load(name: str, device: str, settings: MlipChoice) -> Driver:
         import torch
 
         torch.set_num_threads(1)
-    # One crystal at a time: on a CPU core 2 to 8 together cost 15 to 30 % less with CHGNet (measured), but
-    # then the last digits of a crystal's result depend on who is in its batch.
+    # One crystal at a time: on a CPU core 2 to 8 together cost 15 to 30 % less with CHGNet (measured),
+    # but then the last digits of a crystal's result depend on who is in its batch.
     return Driver(by, settings, BatchSize(1), first)
 
 

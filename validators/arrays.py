@@ -22,7 +22,11 @@ _ABANDONED = 24 * 3600.0  # seconds after which a folder half-written by a proce
 
 
 def open_arrays(folder: Path) -> tuple[dict[str, Any], Arrays] | None:
-    """What `ArrayWriter.publish` was told, and the arrays, read-only; None where they are not whole."""
+    """What `ArrayWriter.publish` was told, and the arrays; None where they are not whole.
+
+    They are mapped copy-on-write: shared with other processes, and nothing written reaches the disk.
+    (Compiled functions do not take read-only arrays.)
+    """
     try:
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         return about["about"], {
@@ -39,7 +43,7 @@ def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[An
         raise ValueError(f"{path} has {path.stat().st_size} bytes, expected {size}")
     if size == 0:
         return np.empty(shape, dtype)  # nothing cannot be mapped
-    return np.asarray(np.memmap(path, dtype, mode="r", shape=shape))
+    return np.asarray(np.memmap(path, dtype, mode="c", shape=shape))
 
 
 class ArrayWriter:

@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..core.crystal import Crystal
+from ..core.packed import identify, pack
 from ..core.records import Reason, Verdict
-from .fingerprint import amd
-from .geometry import require_computable
-from .index import AMD_RADIUS
-from .matching import Matcher, MatcherSettings, ReducedStructure, prepare
+from .geometry import computable, require_computable
+from .index import AMD_RADIUS, FEW
+from .matching import MatcherSettings
 from .phases import Composition
+from .pool import Pool, failure, in_threads
 from .uniqueness import SCALED_LENGTH, failed_check
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_log = logging.getLogger("heliodor.validators")
+    Ints = NDArray[np.int64]
 
-_SHARE = 100  # crystals that a thread judges at a time
-_FEW = 8  # so few phases all go to the matcher: that costs no more than the AMD vector
+_AT_ONCE = 10_000  # crystals whose arrays are held
+
+
+class Comparable(NamedTuple):
+    """Reduced structures as the kernels take them (`kernels.batch`).
+
+    Args:
+        store: the seven arrays of a store, a row per structure. vectors: (m, 100), scaled AMD.
+    """
+
+    store: tuple[NDArray[Any], ...]
+    vectors: NDArray[np.float32]
+
+    def vector(self, row: int) -> NDArray[np.float32] | None:
+        """Scaled AMD(100) of a structure; None where there is none."""
+        place = int(self.store[-1][row])
+        return self.vectors[place] if place >= 0 else None
 
 
 class KnownStructures(Protocol):
     """Known phases by row: `store.PhaseStore`, `ListedStructures`."""
 
-    def rows(self, composition: Composition) -> Sequence[int]:
-        """Rows of that reduced composition, rising."""
+    def find(self, compositions: Sequence[Composition]) -> list[list[int]]:
+        """Rows of each of some reduced compositions, rising."""
         ...
 
     def material_id(self, row: int) -> str:
         """Id in the source."""
         ...
 
-    def reduced(self, row: int) -> ReducedStructure | None:
-        """What the matcher compares; None where the crystal could not be reduced."""
-        ...
-
-    def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        """Scaled AMD(100) of some phases, (n, 100); NaN where there is none."""
+    def comparable(self, rows: Ints, with_vector: Ints) -> Comparable:
+        """All of them, of which those of `rows` are reduced, and those of `with_vector` have vectors."""
         ...
 
 
@@ -59,7 +69,9 @@ class StructureNovelty:
         known: a store, or (material id, crystal) of each phase, kept in memory; those are reduced when a
             crystal of their composition first comes.
         settings: tolerances of the matcher.
-        threads: that judge a large batch together; the kernels run side by side.
+        threads: that judge a batch together.
+        radius: largest difference of scaled AMD(100) of a pair that goes to the matcher where a
+            composition has many phases; looser tolerances widen it.
     """
 
     check_name = "novelty"
@@ -69,126 +81,133 @@ class StructureNovelty:
         known: KnownStructures | Iterable[tuple[str, Crystal]],
         settings: MatcherSettings | None = None,
         threads: int = 1,
+        radius: float = AMD_RADIUS,
     ) -> None:
-        self._known = ListedStructures(known) if isinstance(known, Iterable) else known
-        self._settings = settings or MatcherSettings()
-        self._matcher = Matcher(self._settings)
+        self._known = ListedStructures(known, threads) if isinstance(known, Iterable) else known
+        self._settings = s = settings or MatcherSettings()
         self._threads = threads
-        self._radius = AMD_RADIUS * max(
-            1.0,
-            self._settings.ltol / 0.2,
-            self._settings.stol / 0.3,
-            self._settings.angle_tol / 5,
-        )
+        radius *= max(1.0, s.ltol / 0.2, s.stol / 0.3, s.angle_tol / 5)
+        self._tolerances = (radius, s.ltol, s.stol, s.angle_tol)
 
     def check(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """One verdict per crystal: `passed` means novel."""
-        if self._threads == 1 or len(batch) <= _SHARE:
-            return self._judge_all(batch)
-        shares = (batch[i : i + _SHARE] for i in range(0, len(batch), _SHARE))
-        with ThreadPoolExecutor(self._threads) as pool:
-            return [verdict for share in pool.map(self._judge_all, shares) for verdict in share]
+        parts = (batch[i : i + _AT_ONCE] for i in range(0, len(batch), _AT_ONCE))
+        return [verdict for part in parts for verdict in self._judge(part)]
 
-    def _judge_all(self, batch: Sequence[Crystal]) -> list[Verdict]:
-        return [self._judge(crystal) for crystal in batch]
+    def _judge(self, batch: Sequence[Crystal]) -> list[Verdict]:
+        packed = pack(batch)
+        identify(batch, packed)
+        good = computable(packed)
+        rows = self._known.find([c.reduced_composition for c in batch])
+        asked = [i for i in range(len(batch)) if good[i] and rows[i]]
+        found = self._first_matches([batch[i] for i in asked], [rows[i] for i in asked])
+        matches = dict(zip(asked, found, strict=True))
+        return [self._verdict(c, matches.get(i), fit=good[i]) for i, c in enumerate(batch)]
 
-    def _judge(self, crystal: Crystal) -> Verdict:
-        try:
-            require_computable(crystal)
-            row = self._first_match(crystal)
-        except Exception as error:  # the failure of one crystal is a value
-            return failed_check(crystal.digest, self.check_name, error)
-        if row is None:
-            return Verdict(crystal.digest, self.check_name, passed=True)
-        name = self._known.material_id(row)
+    def _verdict(
+        self, crystal: Crystal, match: tuple[int, float | None] | ValueError | None, *, fit: bool
+    ) -> Verdict:
+        key, name = crystal.digest, self.check_name
+        if not fit:
+            return failed_check(key, name, _refusal(crystal))
+        if match is None:
+            return Verdict(key, name, passed=True)
+        if isinstance(match, ValueError):
+            return failed_check(key, name, match)
+        known = self._known.material_id(match[0])
         return Verdict(
-            crystal.digest,
-            self.check_name,
+            key,
+            name,
             passed=False,
             reason=Reason.KNOWN,
-            score=self._distance(crystal, row),
+            score=match[1],
             unit=SCALED_LENGTH,
-            match=name,
-            detail=f"{crystal.formula} matches {name} ({self._settings})",
+            match=known,
+            detail=f"matches {known} ({self._settings})",
         )
 
-    def _first_match(self, crystal: Crystal) -> int | None:
-        """Row of the first phase that matches. Raises where the crystal or a pair cannot be compared."""
-        rows = self._known.rows(crystal.reduced_composition)
-        if not rows:
-            return None
-        own = prepare(crystal)
-        failure: Exception | None = None
-        for row in self._near(crystal, rows):
-            phase = self._known.reduced(row)
-            if phase is None:
-                continue
-            try:
-                if self._matcher.matches(phase, own):
-                    return row
-            except Exception as error:  # kept: it is raised unless another phase matches
-                failure = error
-        if failure is not None:
-            raise failure
-        return None
+    def _first_matches(
+        self, crystals: Sequence[Crystal], rows: Sequence[list[int]]
+    ) -> list[tuple[int, float | None] | ValueError | None]:
+        """Row of the first of `rows` that is the same as each crystal, and how far their vectors are.
 
-    def _near(self, crystal: Crystal, rows: Sequence[int]) -> Sequence[int]:
-        """Those of `rows` that may match: all of a few, of many those with a similar AMD vector."""
-        if len(rows) <= _FEW:
-            return rows
-        apart = np.abs(self._known.vectors(rows) - _vector(crystal)).max(axis=1)
-        return [rows[i] for i in np.flatnonzero(apart <= self._radius).tolist()]  # NaN is never proposed
+        ValueError says why none was found: the crystal could not be reduced, or the matcher failed on a
+        pair and no other phase matched.
+        """
+        if not crystals:
+            return []
+        from .kernels.batch import first_matches
 
-    def _distance(self, crystal: Crystal, row: int) -> float | None:
-        try:
-            apart = float(np.abs(self._known.vectors([row])[0] - _vector(crystal)).max())
-        except ValueError:  # a thin cell that the matcher could compare all the same
-            return None
-        return apart if np.isfinite(apart) else None
+        pool = Pool(self._threads)
+        slots = pool.append(pack(crystals))
+        pool.reduce(slots)
+        counts = np.array([len(found) for found in rows])
+        heads, members = np.cumsum(counts) - counts, np.concatenate(rows)
+        many = counts > FEW
+        pool.vectorise(slots[many])
+        known = self._known.comparable(members, members[np.repeat(many, counts)])
+        found, codes, compared = np.full(len(slots), -1), np.zeros_like(slots), np.zeros_like(slots)
+
+        def share(a: int, b: int) -> None:
+            part = (x[a:b] for x in (found, codes, compared))
+            both: tuple[Any, Any, Any, Any] = (*known, pool.store(), pool.vectors)
+            first_matches(
+                *both, slots[a:b], members, heads[a:b], counts[a:b], FEW, self._tolerances, *part
+            )
+
+        in_threads(share, len(slots), self._threads)
+        same = found >= 0
+        pool.vectorise(slots[same])
+        known = self._known.comparable(found[same], found[same])
+        own = Comparable(pool.store(), pool.vectors)
+        return [
+            (row, _apart(known.vector(row), own.vector(slot)))
+            if row >= 0
+            else failure(code)
+            if code < 0
+            else None
+            for slot, (row, code) in enumerate(zip(found.tolist(), codes.tolist(), strict=True))
+        ]
 
 
 class ListedStructures:
-    """Known phases in memory, reduced when first asked for."""
+    """Known phases in memory, reduced when first compared. Those without a geometry match nothing."""
 
-    def __init__(self, phases: Iterable[tuple[str, Crystal]]) -> None:
-        self._phases = list(phases)
-        self._by_composition: defaultdict[Composition, list[int]] = defaultdict(list)
-        for row, (_, crystal) in enumerate(self._phases):
-            self._by_composition[crystal.reduced_composition].append(row)
-        self._reduced: dict[int, ReducedStructure | None] = {}
-        self._vectors: dict[int, NDArray[np.float32]] = {}
+    def __init__(self, phases: Iterable[tuple[str, Crystal]], threads: int = 1) -> None:
+        listed = list(phases)
+        fit = computable(pack([c for _, c in listed])) if listed else []
+        kept = [phase for phase, good in zip(listed, fit, strict=True) if good]
+        self._names = [name for name, _ in kept]
+        self._rows: defaultdict[Composition, list[int]] = defaultdict(list)
+        for row, (_, crystal) in enumerate(kept):
+            self._rows[crystal.reduced_composition].append(row)
+        self._pool = Pool(threads)
+        if kept:
+            self._pool.append(pack([crystal for _, crystal in kept]))
 
-    def rows(self, composition: Composition) -> Sequence[int]:
+    def find(self, compositions: Sequence[Composition]) -> list[list[int]]:
         """See `KnownStructures`."""
-        return self._by_composition.get(composition, ())
+        return [self._rows.get(composition, []) for composition in compositions]
 
     def material_id(self, row: int) -> str:
         """See `KnownStructures`."""
-        return self._phases[row][0]
+        return self._names[row]
 
-    def reduced(self, row: int) -> ReducedStructure | None:
+    def comparable(self, rows: Ints, with_vector: Ints) -> Comparable:
         """See `KnownStructures`."""
-        if row not in self._reduced:
-            try:
-                self._reduced[row] = prepare(self._phases[row][1])
-            except Exception as error:  # absurd cells fail in many ways
-                _log.debug("%s could not be reduced: %r", self._phases[row][0], error)
-                self._reduced[row] = None
-        return self._reduced[row]
-
-    def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        """See `KnownStructures`."""
-        return np.array([self._vector(row) for row in rows])
-
-    def _vector(self, row: int) -> NDArray[np.float32]:
-        if row not in self._vectors:
-            try:
-                self._vectors[row] = _vector(self._phases[row][1])
-            except Exception as error:
-                _log.debug("no fingerprint of %s: %r", self._phases[row][0], error)
-                self._vectors[row] = np.full(100, np.nan, np.float32)
-        return self._vectors[row]
+        self._pool.reduce(rows)
+        self._pool.vectorise(with_vector)
+        return Comparable(self._pool.store(), self._pool.vectors)
 
 
-def _vector(crystal: Crystal) -> NDArray[np.float32]:
-    return amd(crystal, scaled=True).astype(np.float32)
+def _apart(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:
+    return None if a is None or b is None else float(np.abs(a - b).max())
+
+
+def _refusal(crystal: Crystal) -> Exception:
+    """Why no geometry can be computed for a crystal."""
+    try:
+        require_computable(crystal)
+    except ValueError as error:
+        return error
+    return ValueError("the volume of the cell is at the limit of what can be computed")

@@ -31,7 +31,7 @@ class FileReference:
     Args:
         path: the table. settings: tolerances of the matcher.
         cache: folder of stores; None: a temporary one, which goes with the reference.
-        workers: processes that build the store (see `open_store`), and threads that judge a batch.
+        threads: that build the store, and judge a batch; nothing depends on their number.
 
     Raises:
         InputError: the file cannot be used; says why. StorageError: the store cannot be written.
@@ -42,13 +42,13 @@ class FileReference:
         path: Path,
         settings: MatcherSettings | None = None,
         cache: Path | None = None,
-        workers: int = 1,
+        threads: int = 1,
     ) -> None:
         if cache is None:
             self._temporary = TemporaryDirectory(prefix="heliodor-")
             cache = Path(self._temporary.name)
-        self.known = open_store(path, cache, workers)
-        self._novelty = StructureNovelty(self.known, settings, workers)
+        self.known = open_store(path, cache, threads)
+        self._novelty = StructureNovelty(self.known, settings, threads)
         self.info = ReferenceInfo(
             name=f"file {path.name}",
             digest=self.known.info.digest,

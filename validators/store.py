@@ -10,8 +10,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,13 @@ from ..core.crystal import Crystal
 from ..core.elements import ATOMIC_NUMBERS, parse_elements
 from ..core.protocols import Phase
 from .arrays import Arrays
-from .matching import ReducedStructure
+from .novelty import Comparable
 from .phases import Composition
 
-FORMAT = 1
-"""Of the store; another number means another folder."""
+FORMAT = 2
+"""Of the store, and of what reducing a crystal gives; another number means another folder."""
 
 AMD_LENGTH = 100
-
-_REDUCED_AT_HAND = 20_000  # of those that the matcher was asked about: about 40 MB at most
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class PhaseStore:
     def __init__(self, info: StoreInfo, arrays: Arrays) -> None:
         self.info = info
         self._arrays = arrays
-        self.reduced = lru_cache(_REDUCED_AT_HAND)(self._reduced)
+        # The seven arrays that `kernels.batch` describes.
+        self._comparable = Comparable(tuple(arrays[name] for name in _COMPARED), arrays["amd"])
 
     def __len__(self) -> int:
         return len(self._arrays["energies"])
@@ -92,26 +90,31 @@ class PhaseStore:
 
     def crystal(self, row: int) -> Crystal:
         """The crystal as the table has it."""
-        return Crystal(*self._cell("", row))
-
-    def _reduced(self, row: int) -> ReducedStructure | None:
-        """What the matcher compares; None where the crystal could not be reduced."""
-        lattice, frac, numbers = self._cell("reduced_", row)
-        if len(numbers) == 0:
-            return None
-        return ReducedStructure(lattice, frac, numbers.astype(np.uint8), self.composition(row))
+        begin = int(self._arrays["starts"][row])
+        end = begin + int(self._arrays["sizes"][row])
+        return Crystal(
+            self._arrays["lattices"][row],
+            self._arrays["frac"][begin:end],
+            self._arrays["numbers"][begin:end].astype(np.int64),
+        )
 
     def rows(self, composition: Composition) -> list[int]:
         """Rows of that reduced composition, rising."""
-        keys, key = self._arrays["keys"], composition_key(composition)
-        begin, end = (int(np.searchsorted(keys, key, side)) for side in _SIDES)
-        found = self._arrays["rows_by_key"][begin:end].tolist()
-        return [row for row in found if self.composition(row) == composition]
+        return self.find([composition])[0]
 
-    def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        """Scaled AMD(100) of some phases, (n, 100); a row of NaN where there is none."""
-        vectors: NDArray[np.float32] = self._arrays["amd"][rows]
-        return vectors
+    def find(self, compositions: Sequence[Composition]) -> list[list[int]]:
+        """Rows of each of some reduced compositions, rising."""
+        keys = np.array([composition_key(c) for c in compositions], dtype=np.uint64)
+        begins, ends = (np.searchsorted(self._arrays["keys"], keys, side).tolist() for side in _SIDES)
+        by_key = self._arrays["rows_by_key"]
+        return [
+            [row for row in by_key[a:b].tolist() if self.composition(row) == c] if b > a else []
+            for a, b, c in zip(begins, ends, compositions, strict=True)
+        ]
+
+    def comparable(self, rows: NDArray[np.int64], with_vector: NDArray[np.int64]) -> Comparable:  # noqa: ARG002
+        """All phases: they were reduced when the store was built."""
+        return self._comparable
 
     def distinct(self) -> NDArray[np.int64]:
         """The first row of each reduced composition, rising."""
@@ -152,17 +155,16 @@ class PhaseStore:
         ends = self._arrays[f"{name}_ends"]
         return int(ends[row - 1]) if row else 0, int(ends[row])
 
-    def _cell(self, kind: str, row: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Cell, fractional coordinates and atomic numbers; `kind`: "" or "reduced_"."""
-        begin, end = self._span(f"{kind}atom", row)
-        arrays = self._arrays
-        return (
-            arrays[f"{kind}lattices"][row],
-            arrays[f"{kind}frac"][begin:end],
-            arrays[f"{kind}numbers"][begin:end].astype(np.int64),
-        )
 
-
+_COMPARED = (
+    "reduced_lattices",
+    "starts",
+    "reduced_sizes",
+    "states",
+    "reduced_frac",
+    "reduced_numbers",
+    "vector_rows",
+)
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 

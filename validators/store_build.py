@@ -1,45 +1,39 @@
-"""Building a store of known phases from a table: in batches, by several processes, in bounded memory."""
+"""Building a store of known phases from a table: in batches, by several threads, in bounded memory."""
 
 from __future__ import annotations
 
 import logging
 import time
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..core.crystal import Crystal
 from ..core.errors import StorageError
+from ..core.packed import Packed, pack
 from ..core.protocols import Phase
 from .arrays import Arrays, ArrayWriter, open_arrays
-from .fingerprint import amd
-from .geometry import length_unit
-from .matching import prepare
+from .geometry import computable
+from .pool import Pool
 from .store import AMD_LENGTH, FORMAT, PhaseStore, StoreInfo, composition_key, element_mask
 from .tables import StructureFile, coverage
 
 log = logging.getLogger("heliodor.validators")
 
-_BATCH = 500
+_BATCH = 5000  # phases in memory
+_THIN = -1  # `kernels.algebra.THIN`: what has no geometry is compared with nothing
 _REPORT = 15.0  # seconds between lines in the log
 
 
-def open_store(path: Path, cache: Path, workers: int = 1) -> PhaseStore:
+def open_store(path: Path, cache: Path, threads: int = 1) -> PhaseStore:
     """The store of a table; built first where there is none of its content.
 
     Args:
         path: as `tables.StructureFile` takes it. cache: folder of stores.
-        workers: processes that build. More than one ask of a script that its work stands under
-            `if __name__ == "__main__"`.
+        threads: that build. Nothing depends on their number.
 
     Raises:
         InputError: the table cannot be used. StorageError: the store cannot be written.
@@ -50,7 +44,7 @@ def open_store(path: Path, cache: Path, workers: int = 1) -> PhaseStore:
     if store is None:
         begin = time.monotonic()
         log.info("%s: its structures are reduced, once; the result is kept in %s", path.name, folder)
-        _build(file, folder, workers)
+        _build(file, folder, threads)
         store = _open(folder)
         if store is None:
             raise StorageError(
@@ -65,13 +59,19 @@ def _open(folder: Path) -> PhaseStore | None:
     return PhaseStore(StoreInfo(**found[0]), found[1]) if found else None
 
 
-def _build(file: StructureFile, folder: Path, workers: int) -> None:
-    index, ends = _Index(), _Ends()
+def _build(file: StructureFile, folder: Path, threads: int) -> None:
+    index, ends, atoms = _Index(), _Ends(), 0
     with ArrayWriter(folder) as writer:
         said = time.monotonic()
-        for phases, reduced in _reduced_batches(file.phases(), workers):
-            writer.append(ends.of({**_facts(phases), **reduced}))
-            index.take(phases)
+        phases = file.phases()
+        for batch in iter(lambda: list(islice(phases, _BATCH)), []):
+            packed = pack([p.crystal for p in batch if p.crystal is not None])
+            facts = _facts(batch, packed)
+            facts["starts"] += atoms
+            atoms += len(packed.frac_coords)
+            writer.append(ends.of(facts))
+            writer.append(reduce_crystals(packed, len(index), threads))
+            index.take(batch)
             if time.monotonic() - said > _REPORT:
                 log.info("%s: %d phases so far", file.path.name, len(index))
                 said = time.monotonic()
@@ -80,72 +80,55 @@ def _build(file: StructureFile, folder: Path, workers: int) -> None:
         writer.publish(asdict(StoreInfo(file.digest, about, file.metadata)))
 
 
-def _reduced_batches(phases: Iterator[Phase], workers: int) -> Iterator[tuple[list[Phase], Arrays]]:
-    """Batches of phases in their order, with the arrays made of their crystals."""
-    batches = iter(lambda: list(islice(phases, _BATCH)), [])
-    ahead = list(islice(batches, 4))  # a small table is not worth starting processes
-    if workers == 1 or len(ahead) < 4:
-        for batch in _chain(ahead, batches):
-            yield batch, reduce_crystals(_crystals(batch))
-        return
-    with ExitStack() as stack:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-        stack.callback(pool.shutdown, cancel_futures=True)
-        pending: deque[tuple[list[Phase], Future[Arrays]]] = deque()
-        for batch in _chain(ahead, batches):
-            pending.append((batch, pool.submit(reduce_crystals, _crystals(batch))))
-            if len(pending) > 2 * workers:
-                done, future = pending.popleft()
-                yield done, future.result()
-        for done, future in pending:
-            yield done, future.result()
+def reduce_crystals(packed: Packed, first: int, threads: int) -> Arrays:
+    """What the kernels compare (`kernels.batch`), of some crystals; what cannot be reduced is flagged.
 
-
-def _chain(first: Sequence[list[Phase]], rest: Iterator[list[Phase]]) -> Iterator[list[Phase]]:
-    yield from first
-    yield from rest
-
-
-def _crystals(phases: Iterable[Phase]) -> list[Crystal]:
-    return [p.crystal for p in phases if p.crystal is not None]
-
-
-def reduce_crystals(crystals: Sequence[Crystal]) -> Arrays:
-    """What the matcher and the index compare, of some crystals; what cannot be made is left empty."""
-    lattices = np.zeros((len(crystals), 3, 3))
-    vectors = np.full((len(crystals), AMD_LENGTH), np.nan, dtype=np.float32)
-    units = np.array([_tried(length_unit, c, np.nan) for c in crystals], dtype=np.float32)
-    frac, numbers, counts = [np.empty((0, 3))], [np.empty(0, np.uint8)], []
-    for i, crystal in enumerate(crystals):
-        vectors[i] = _tried(lambda c: amd(c, AMD_LENGTH, scaled=True), crystal, np.nan)
-        reduced = _tried(prepare, crystal, None)
-        counts.append(0 if reduced is None else len(reduced))
-        if reduced is not None:
-            lattices[i] = reduced.lattice
-            frac.append(reduced.frac_coords)
-            numbers.append(reduced.atomic_numbers)
-    return {
-        "reduced_lattices": lattices,
-        "reduced_frac": np.concatenate(frac),
-        "reduced_numbers": np.concatenate(numbers),
-        "reduced_atom_counts": np.array(counts, dtype=np.int64),
-        "amd": vectors,
-        "units": units,
+    Args:
+        first: number of the first crystal's row. threads: nothing depends on their number.
+    """
+    fit = np.array(computable(packed))
+    atoms = np.repeat(fit, packed.sizes)
+    found: Arrays = {
+        "reduced_lattices": packed.lattices.copy(),
+        "reduced_sizes": packed.sizes.astype(np.int32),
+        "states": np.full(len(fit), _THIN, np.int8),
+        "reduced_frac": packed.frac_coords.copy(),
+        "reduced_numbers": packed.atomic_numbers.astype(np.uint8),
+        "vector_rows": np.full(len(fit), _THIN, np.int32),
+        "amd": np.full((len(fit), AMD_LENGTH), np.nan, np.float32),
+        "units": np.full(len(fit), np.nan, np.float32),
     }
+    if not fit.any():
+        return found
+    pool = Pool(threads)
+    slots = pool.append(
+        Packed(
+            packed.lattices[fit],
+            packed.sizes[fit],
+            packed.frac_coords[atoms],
+            packed.atomic_numbers[atoms],
+        )
+    )
+    pool.reduce(slots)
+    pool.vectorise(slots)
+    n, m = len(slots), int(atoms.sum())
+    found["reduced_lattices"][fit] = pool.lattices[:n]
+    found["reduced_sizes"][fit] = pool.sizes[:n]
+    found["states"][fit] = pool.states[:n]
+    found["reduced_frac"][atoms] = pool.frac[:m]
+    found["reduced_numbers"][atoms] = pool.numbers[:m]
+    rows = pool.rows[:n]
+    known = np.flatnonzero(fit)[rows >= 0]
+    found["amd"][known] = pool.vectors[rows[rows >= 0]]
+    found["vector_rows"][known] = first + known
+    volumes = np.abs(np.linalg.det(packed.lattices[fit])) / packed.sizes[fit]
+    found["units"][fit] = np.cbrt(volumes)
+    return found
 
 
-def _tried(make: Callable[[Crystal], Any], crystal: Crystal, otherwise: object) -> Any:
-    try:
-        return make(crystal)
-    except Exception as error:  # of any kind, from geometry libraries on absurd cells
-        log.debug("%r: %r", crystal, error)
-        return otherwise
-
-
-def _facts(phases: Sequence[Phase]) -> Arrays:
+def _facts(phases: Sequence[Phase], packed: Packed) -> Arrays:
     """What is stored of phases as they are."""
     ids = [p.material_id.encode() for p in phases]
-    crystals = _crystals(phases)
     energies = [p.formation_energy_per_atom for p in phases]
     return {
         "ids": np.frombuffer(b"".join(ids), np.uint8),
@@ -154,10 +137,11 @@ def _facts(phases: Sequence[Phase]) -> Arrays:
         "composition_counts": np.array([len(p.composition) for p in phases]),
         "energies": np.array([np.nan if e is None else e for e in energies]),
         "spacegroups": np.array([p.spacegroup or 0 for p in phases], dtype=np.int16),
-        "lattices": np.array([c.lattice for c in crystals]),
-        "frac": np.concatenate([c.frac_coords for c in crystals]),
-        "numbers": np.concatenate([c.atomic_numbers for c in crystals]).astype(np.uint8),
-        "atom_counts": np.array([len(c) for c in crystals]),
+        "lattices": packed.lattices,
+        "frac": packed.frac_coords,
+        "numbers": packed.atomic_numbers.astype(np.uint8),
+        "sizes": packed.sizes.astype(np.int32),
+        "starts": packed.ends - packed.sizes,
     }
 
 

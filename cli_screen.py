@@ -74,7 +74,8 @@ def screen(
     if missing:
         raise InputError(f"no such file or folder: {', '.join(missing)}")
     potentials = _potentials(potential or [], relaxer)
-    from .flows.terminal import conduct, prepare_prefect, show_summary
+    from .flows.terminal import conduct, prepare_prefect
+    from .flows.totals import show_summary
 
     prepare_prefect(verbose=logging.getLogger("heliodor").isEnabledFor(logging.DEBUG))
     from .flows.screen import ScreenOptions, screening

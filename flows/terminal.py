@@ -1,8 +1,7 @@
-"""A flow in the terminal: checks first, the live funnel meanwhile, the summary at the end."""
+"""A flow in the terminal: checks first, the live funnel meanwhile."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from ..core.campaign import Campaign
 from ..core.errors import MissingError, missing_extra
@@ -63,45 +61,3 @@ def conduct(
             soft_wrap=True,
         )
         raise
-
-
-def _show_protocol(protocol: dict[str, Any], console: Console) -> None:
-    """The numbers of another evaluator, and where ours are not its own."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "value", "counted", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for metric in protocol["metrics"]:
-        value = "-" if metric["value"] is None else f"{metric['value']:.4f}"
-        shared = metric["count"] is not None
-        counted = f"{metric['count']:,} of {metric['n']:,}" if shared else f"mean of {metric['n']:,}"
-        low, high = metric["low"], metric["high"]
-        between = "" if low is None else f"{low:.1%} to {high:.1%}"
-        table.add_row(metric["name"], value, counted, between)
-    console.print(f"\n[bold]by the rules of {protocol['protocol']}[/]", highlight=False)
-    console.print(table)
-    differs = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("differs", protocol["protocol"], "here"):
-        differs.add_column(column, ratio=1)
-    for item in protocol["differences"]:
-        differs.add_row(*(escape(item[key]) for key in ("what", "theirs", "ours")))
-    console.print(differs)
-
-
-def show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    """The counts with their intervals, and where the report is."""
-    if as_json:
-        Console().print_json(json.dumps(summary))
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "count", "of all", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, rate in summary["rates"].items():
-        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
-        table.add_row(name, f"{summary[name]:,}", share, f"{rate['low']:.1%} to {rate['high']:.1%}")
-    console = Console()
-    found = f"[bold]{summary['n']:,} crystals[/], {summary['read']:,} read"
-    console.print(f"{found}; {escape(summary['ended'])}", highlight=False)
-    console.print(table)
-    if protocol := summary.get("protocol"):
-        _show_protocol(protocol, console)
-    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

@@ -113,7 +113,8 @@ def run(
 ) -> None:
     """Run a campaign to its budget, or go on with one that was stopped."""
     from .core.campaign import load_campaign
-    from .flows.terminal import conduct, prepare_prefect, show_summary
+    from .flows.terminal import conduct, prepare_prefect
+    from .flows.totals import show_summary
 
     prepare_prefect(verbose=_state["debug"])
     loaded = load_campaign(campaign)

@@ -114,8 +114,11 @@ def _parse_cif(block: str) -> Crystal:
             _refuse_large(parser)
             structures = parser.parse_structures(primitive=False, on_error="ignore")
         except ValueError as error:  # "Invalid CIF file with no structures!": the warnings say why
-            why = "; ".join(str(w.message).split("\n")[0] for w in caught[-1:])
-            raise ConversionError(Reason.UNREADABLE, why or str(error)) from error
+            said = [str(w.message).split("\n")[0] for w in caught]
+            why = [text for text in said if not text.startswith("No _symmetry")]  # that is no fault
+            raise ConversionError(
+                Reason.UNREADABLE, why[-1] if why else f"no atoms in the block ({error})"
+            ) from error
     return from_structure(structures[0])
 
 

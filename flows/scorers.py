@@ -15,11 +15,17 @@ def build_scorers(rules: Review, reference: Reference) -> tuple[Scorer, ...]:
     """
     found: list[Scorer] = []
     if rules.scores:
+        from ..validators.analogue import Analogue
         from ..validators.change import Change
+        from ..validators.chemistry import Chemistry
         from ..validators.distances import Distances
         from ..validators.nearest import Surveyed
+        from ..validators.reference_embedded import EmbeddedReference
+        from ..validators.structure import Structure
+        from ..validators.supply import Supply
 
         found += [Change()]
         if isinstance(reference, Surveyed):
             found += [Distances(reference.known)]
+        found += [Structure(), Chemistry(), Supply(), Analogue(lambda: EmbeddedReference().known)]
     return tuple(found)

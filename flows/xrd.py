@@ -267,8 +267,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     """The best ten as a table."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", "similarity", "residual", "ΔV %", "zero", "left", "missing", "group"):
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")
+    for name in ("", "similarity", "residual", "ΔV %", "zero", "left", "missing", "no."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("formula", no_wrap=True)
     table.add_column("candidate", overflow="fold")
@@ -282,9 +282,12 @@ def show(result: dict[str, Any], console: Console) -> None:
             _short(row["candidate"]),
         )
     console.print(table)
-    notes = f"left: measured peaks that it leaves, of {result['measured_peaks']}; zero in degrees"
+    notes = (
+        f"left: measured peaks not explained, of {result['measured_peaks']}; missing: calculated, not "
+        "measured;\nzero in degrees; no.: space group"
+    )
     if any(row["at_limit"] for row in result["rows"][:_SHOWN]):
-        notes += "; * the strain or the zero shift ended at its limit"
+        notes += "; *: the strain or the zero shift ended at its limit"
     console.print(notes, style="dim", highlight=False)
 
 

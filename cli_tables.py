@@ -74,8 +74,8 @@ def dedupe(
     """Keep a crystal iff no kept crystal is near; without a threshold, drop exact duplicates."""
     from rich.console import Console
 
-    from .flows.redundancy import Criterion
-    from .flows.redundancy import dedupe as flow
+    from .flows.criterion import Criterion
+    from .flows.dedupe import dedupe as flow
 
     _must_exist(tables)
     exact = same or (composition_threshold is None and structure_threshold is None)
@@ -110,8 +110,9 @@ def split(
     """Split into training, validation and test tables so that no near crystals are torn apart."""
     from rich.console import Console
 
-    from .flows.redundancy import Criterion, SplitOptions
-    from .flows.redundancy import split as flow
+    from .flows.criterion import Criterion
+    from .flows.split import SplitOptions
+    from .flows.split import split as flow
     from .validators.splits import By, Fractions
 
     _must_exist(tables)

@@ -81,6 +81,7 @@ def test_the_right_phase_is_first_and_its_strain_is_recovered(name, amounts, zer
     assert len(found[ranked[1]].unexplained) > len(right.unexplained)
 
 
+@pytest.mark.slow
 def test_a_fixed_cell_and_an_isotropic_one_do_less():
     counts, strain = _scan("rutile", (0.01, -0.008), 0.0)
     pattern = pattern_from(GRID, counts)

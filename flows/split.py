@@ -1,11 +1,9 @@
-"""`heliodor dedupe` and `heliodor split`: redundancy of tables of crystals, taken out or kept apart."""
+"""`heliodor split`: training, validation and test tables that tear no near crystals apart."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +15,9 @@ from ..core.errors import InputError
 from ..core.files import write_text
 from ..report.cif import symmetry
 from ..validators.novelty import StructureNovelty
-from ..validators.redundancy import (
-    Measure,
-    clusters,
-    composition_measure,
-    matched_clusters,
-    matched_representatives,
-    near_any,
-    nearest,
-    representatives,
-    structure_measure,
-)
+from ..validators.redundancy import clusters, matched_clusters, near_any, nearest, representatives
 from ..validators.splits import By, Fractions, Part, by_elements, by_groups, group_names
+from .criterion import Criterion, in_steps, left_out_text, reading
 from .single import progress
 from .tables import CrystalTable, check_out, read_crystals, write_rows
 
@@ -38,125 +27,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 
 _SYMPREC = 0.1  # angstrom, of prototypes; as of the `spacegroup` column of structure tables
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """When two crystals are near.
-
-    Args:
-        composition: nearer than this by `composition_measure`. structure: by `structure_measure`. With
-            both, a pair is near iff it is by both.
-        same: the matcher finds them the same; goes without thresholds.
-
-    Raises:
-        InputError: a threshold that is not positive and finite, or together with `same`.
-    """
-
-    composition: float | None = None
-    structure: float | None = None
-    same: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in self.thresholds().items():
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"--{name}-threshold is {value}, expected a positive number")
-        if self.same and self.thresholds():
-            raise InputError("--same is the matcher's verdict and goes without thresholds")
-
-    def thresholds(self) -> dict[str, float]:
-        """Those that are set, by the name of the measure."""
-        given = {"composition": self.composition, "structure": self.structure}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def measures(self, table: CrystalTable, *, every: bool = False) -> list[Measure]:
-        """The measures with a threshold; with `every`, the others too, only to be measured."""
-        given = self.thresholds()
-        names = ("composition", "structure") if every else given
-        found = []
-        for name in names:
-            limit = given.get(name, math.inf)
-            found.append(
-                composition_measure(table.crystals, limit)
-                if name == "composition"
-                else structure_measure(table.vectors, limit)
-            )
-        return found
-
-    def text(self) -> str:
-        """For a person."""
-        parts = [f"{name} nearer than {value:g}" for name, value in self.thresholds().items()]
-        return " and ".join(parts) or ("same by the matcher" if self.same else "none")
-
-
-# --- dedupe --------------------------------------------------------------------------------------
-
-
-def dedupe(
-    paths: Sequence[Path],
-    out: Path,
-    criterion: Criterion,
-    *,
-    order_by: str | None,
-    mark: bool,
-    console: Console,
-) -> dict[str, Any]:
-    """Keep a crystal iff no kept crystal is near; write the table and its summary beside it.
-
-    Args:
-        order_by: numeric column; the lowest comes first, rows without a value last. None: as read.
-        mark: write all rows, with columns `cluster` and `kept`.
-
-    Raises:
-        InputError: nothing usable to read, no such column, or a bad name to write to.
-    """
-    check_out(out, paths)
-    table = read_crystals(paths, console)
-    order = _order(table, order_by)
-    with progress(console, "comparing", len(table)) as step:
-        if criterion.same:
-            found, failed = matched_representatives(table.crystals, order, _steps(step))
-        else:
-            found, failed = representatives(criterion.measures(table), order, _steps(step)), []
-    names = table.names()
-    kept = found == np.arange(len(table))
-    shown = np.arange(len(table)) if mark else np.flatnonzero(kept)
-    columns: dict[str, list[Any]] = {"cluster": [names[i] for i in found]}
-    if mark:
-        columns["kept"] = kept.tolist()
-    write_rows(table.take(shown, **columns), [table.crystals[i] for i in shown], out)
-    largest, size = Counter(found.tolist()).most_common(1)[0]
-    summary = {
-        **_reading(table),
-        "kept": int(kept.sum()),
-        "not_compared": [names[i] for i in failed],
-        "near": criterion.text(),
-        "thresholds": criterion.thresholds(),
-        "order": order_by or "as read",
-        "largest_cluster": {"name": names[largest], "crystals": size},
-        "out": str(out),
-    }
-    write_text(out.with_suffix(".summary.json"), json.dumps(summary, indent=2) + "\n", "the summary")
-    uncompared = f"; {len(failed)} could not be compared and are kept" if failed else ""
-    message = (
-        f"kept {kept.sum():,} of {len(table):,} crystals (near: {criterion.text()}); the largest "
-        f"cluster, of {names[largest]}, has {size:,}{uncompared}{_left_out(table)}; wrote {out}"
-    )
-    return {**summary, "message": message}
-
-
-def _order(table: CrystalTable, name: str | None) -> Ints:
-    if name is None:
-        return np.arange(len(table))
-    try:
-        values = np.array([math.nan if v is None else v for v in table.column(name)], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--order-by {name}: the column does not hold numbers") from error
-    order: Ints = np.argsort(values, kind="stable")  # NaN comes last
-    return order
-
-
-# --- split ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -223,7 +93,7 @@ def split(
         if len(members[part])
     }
     summary = {
-        **_reading(table),
+        **reading(table),
         "parts": {part.value: len(found) for part, found in members.items()},
         "near": options.criterion.text(),
         "by": options.by.value if options.by else None,
@@ -276,12 +146,12 @@ def _groups(
     with progress(console, "comparing", len(table)) as step:
         if options.gap:
             order = np.random.default_rng(options.seed).permutation(len(table))
-            found = representatives(measures, order, _steps(step))
+            found = representatives(measures, order, in_steps(step))
             labels = np.unique(found, return_inverse=True)[1].astype(np.int64)
         elif options.criterion.same:
-            labels = matched_clusters(table.crystals, table.vectors, labels, _steps(step))
+            labels = matched_clusters(table.crystals, table.vectors, labels, in_steps(step))
         elif measures:
-            labels = clusters(measures, labels, _steps(step))
+            labels = clusters(measures, labels, in_steps(step))
     first = np.unique(labels, return_index=True)[1]
     held = {int(labels[i]) for i, name in enumerate(by_name) if name in held_out}
     return labels, [by_name[i] for i in first], sorted(held)
@@ -300,7 +170,7 @@ def _cut(
         rows = np.flatnonzero([p == part for p in parts])
         columns = np.flatnonzero([p in others for p in parts])
         with progress(console, f"cutting the {part.value} set free", len(rows)) as step:
-            near = rows[near_any(measures, rows, columns, _steps(step))]
+            near = rows[near_any(measures, rows, columns, in_steps(step))]
         for i in near:
             parts[i] = None
         left_out[part.value] = len(near)
@@ -355,18 +225,9 @@ def _normal(name: str, by: By) -> str:
 # --- what is said --------------------------------------------------------------------------------
 
 
-def _reading(table: CrystalTable) -> dict[str, Any]:
-    return {"in": table.n_in, "left_out": table.left_out, "left_out_examples": table.examples}
-
-
-def _left_out(table: CrystalTable) -> str:
-    reasons = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in table.left_out.items())
-    return f"; {sum(table.left_out.values())} rows left out: {reasons}" if reasons else ""
-
-
 def _split_message(table: CrystalTable, summary: dict[str, Any]) -> str:
     sizes = ", ".join(f"{name} {n:,} ({n / len(table):.1%})" for name, n in summary["parts"].items())
-    lines = [f"{sizes}{_left_out(table)}"]
+    lines = [f"{sizes}{left_out_text(table)}"]
     if "groups" in summary:
         largest = summary["largest_group"]
         share = largest["crystals"] / len(table)
@@ -391,11 +252,3 @@ def _distances(found: dict[str, Any]) -> str:
     if "matches" in found:
         text += f"; {found['matches']} match"
     return text if found["promise_kept"] else text + " - THE SPLIT DOES NOT KEEP ITS PROMISE"
-
-
-def _steps(step: Callable[[], None]) -> Callable[[int], None]:
-    def many(n: int) -> None:
-        for _ in range(n):
-            step()
-
-    return many

@@ -50,7 +50,8 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     polymorphs = finalists_among(context, found)
     write_polymorphs(polymorphs, folder)
-    write_report(report_data(context, found, ended, polymorphs, counted), folder / "report.html")
+    data = report_data(context, found, ended, polymorphs, counted, summary)
+    write_report(data, folder / "report.html")
     best = [r for r in found if r.sun(context.campaign.select.max_energy_above_hull)]
     write_exports(best, folder / "sun")
     return summary

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from ..core.columns import Value
@@ -42,8 +43,12 @@ def report_data(
     ended: str,
     polymorphs: Sequence[Polymorph] = (),
     counted: Counted | None = None,
+    summary: Mapping[str, Any] = MappingProxyType({}),
 ) -> ReportData:
-    """Everything that the report of a campaign shows."""
+    """Everything that the report of a campaign shows.
+
+    `summary`: what was counted beside the verdicts: by potential, and mean distances.
+    """
     campaign = context.campaign
     threshold = campaign.select.max_energy_above_hull
     judged = [r for r in found if r.hull is not None]
@@ -56,11 +61,11 @@ def report_data(
         proposed=counts.n,
         sun=sum(r.sun(threshold) is True for r in found),
         threshold=threshold,
-        settings=_settings(context, ended),
+        settings=[*_settings(context, ended), *_distances(summary.get("continuous") or {})],
         funnel=funnel(found, context.ledger.stages, threshold, keep=campaign.screen.keep_rejected),
         rates=[
             Rate(label, value, counts.n, *wilson(value, counts.n))
-            for label, value in _rates(counts.summary())
+            for label, value in [*_rates(counts.summary()), *_by_potential(summary)]
         ],
         rows=crystal_rows(context.scorers, found, threshold),
         all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
@@ -91,6 +96,26 @@ _RATE_LABELS = {
 
 def _rates(summary: dict[str, Any]) -> list[tuple[str, int]]:
     return [(label, summary[name]) for name, label in _RATE_LABELS.items() if summary[name] is not None]
+
+
+def _by_potential(summary: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The same rates by each potential, and by all together."""
+    return [
+        (f"{name}: {_RATE_LABELS[rate]}", part[rate])
+        for name, part in summary.get("potentials", {}).items()
+        for rate in part["rates"]
+    ]
+
+
+def _distances(measures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Mean distances among the crystals and to the known ones, as (label, text)."""
+    found = []
+    for name, measure in measures.items():
+        kinds = ("structure", "composition")
+        there = [(k, measure[k]["value"]) for k in kinds if measure and measure[k] is not None]
+        if there:
+            found.append((f"Continuous {name}", ", ".join(f"{kind} {x:.3g}" for kind, x in there)))
+    return found
 
 
 def funnel(

@@ -253,7 +253,8 @@ class MlipChoice(_Section):
     early_stop: Annotated[float | None, BeforeValidator(_off)] = Field(
         default=None,
         ge=0,
-        description="Give up crystals that are heading for an energy so far above the hull (eV/atom).",
+        description="off, or eV/atom: give up crystals that are heading for so far above the hull. 0.3"
+        " saves a tenth of the evaluations of generated crystals; 1 % of good ones are lost.",
     )
 
 
@@ -434,7 +435,7 @@ class Review(_Section):
     )
     phonons: bool = Field(default=False, description="Phonons by finite displacements (phonopy).")
     elastic: bool = Field(default=False, description="Elastic constants and the Born criteria.")
-    potentials: tuple[str, ...] = Field(
+    potentials: tuple[PotentialName, ...] = Field(
         default=(),
         description="Second opinions on every energy above hull, for example [sevennet].",
     )

@@ -24,6 +24,7 @@ from .build import (
     with_own_energies,
 )
 from .scorers import build_scorers
+from .stability_scorers import stability_scorers
 
 
 def assemble(
@@ -51,7 +52,11 @@ def assemble(
     matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
     relaxer = build_relaxer(campaign.relaxer, settings.workers)
     reference = build_reference(campaign.reference, conditions.elements, matcher, settings)
+    resources = ExitStack()
     scorers = build_scorers(campaign.review, reference)
+    if relaxer is not None:
+        resources.callback(relaxer.close)
+        scorers += stability_scorers(campaign, reference, relaxer, settings, resources)
     if campaign.own_energies and relaxer is not None:
         reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
     dft = build_dft(campaign.dft) if relaxer is not None else None
@@ -60,9 +65,6 @@ def assemble(
     def uniqueness() -> OrderedValidator:
         return Uniqueness(matcher)
 
-    resources = ExitStack()
-    if relaxer is not None:
-        resources.callback(relaxer.close)
     stability = Stability(reference, relaxer.model) if relaxer is not None else None
     ceilings: Callable[[Sequence[Crystal]], list[float | None]] | None = None
     margin = campaign.relaxer.early_stop if isinstance(campaign.relaxer, MlipChoice) else None

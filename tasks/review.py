@@ -28,6 +28,8 @@ from .relax import relaxed_of
 def review(context: Context, work: Sequence[Work]) -> int:
     """Score the claimed crystals; returns how many."""
     scores = score(context.scorers, judged(context.ledger, work))
+    if context.stop.is_set():  # scorers may have lost their workers: the next run scores these again
+        return 0
     outcomes = [
         Outcome(item.slot, Stage.REVIEW, Status.PASSED, None, item.attempt, {"scores": found})
         for item, found in zip(work, scores, strict=True)

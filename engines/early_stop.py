@@ -1,18 +1,27 @@
 """When to give up a crystal that is relaxed: its energy is heading far above the hull.
 
-The optimiser's quadratic model of the energy says how far the energy would still fall if the model
-held: g B^-1 g / 2 with the gradient g and the Hessian B. Early on the model is poor, so the rule wants
-the energy to stay above the ceiling even after `SAFETY` times that fall, for `PATIENCE` evaluations in a
-row. How often it is wrong is measured by `benchmarks/early_stop.py`.
+Two guesses of how far the energy will still fall: `SAFETY` times what the optimiser's quadratic model
+predicts, g B^-1 g / 2 with the gradient g and the Hessian B, and `STRETCH` times what it fell over the
+last `WINDOW` evaluations. The crystal is given up when, even after the larger of them, it would stay
+above the ceiling, `PATIENCE` evaluations in a row.
+
+Neither guess sees beyond a saddle: symmetric starts rest on one for tens of evaluations and then fall
+by half an eV/atom. So the rule is off unless it is asked for. `benchmarks/early_stop.py` measures it. On
+440 relaxations with CHGNet, on which the constants were also chosen, a margin of 0.3 eV/atom above the
+hull saves 17 % of the evaluations and drops 4 of the 303 crystals that end within 0.1 eV/atom of it
+(95 % interval 0.5 to 3.3 %); of generated crystals it saves 10 % and drops none of 129 (0 to 2.9 %).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Protocol
 
-SAFETY = 3.0  # times the fall that the model predicts
-PATIENCE = 4  # evaluations in a row
+SAFETY = 3.0
+STRETCH = 2.0
+WINDOW = 5
+PATIENCE = 8
 
 
 class Watch(Protocol):
@@ -32,16 +41,19 @@ class EarlyStop:
 
     ceiling: float
     n_atoms: int
+    _last: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
     _above: int = 0
 
     def look(self, energy: float, remaining: float) -> str:
         """See `Watch`."""
-        expected = energy - SAFETY * remaining
+        self._last.append(energy)
+        if len(self._last) <= WINDOW:
+            return ""
+        expected = energy - max(SAFETY * remaining, STRETCH * (self._last[0] - energy))
         self._above = self._above + 1 if expected > self.ceiling else 0
         if self._above < PATIENCE:
             return ""
         return (
-            f"{(energy - self.ceiling) / self.n_atoms:.3f} eV/atom above the ceiling, and "
-            f"{(expected - self.ceiling) / self.n_atoms:.3f} after {SAFETY:g} times the fall that is "
-            "expected"
+            f"{(energy - self.ceiling) / self.n_atoms:.3f} eV/atom above the ceiling, and still "
+            f"{(expected - self.ceiling) / self.n_atoms:.3f} after the fall that can be expected"
         )

@@ -14,7 +14,7 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.records import Failure, Reason, Relaxed
 from heliodor.engines.batching import TARGET, BatchSize
 from heliodor.engines.driver import Driver
-from heliodor.engines.early_stop import PATIENCE
+from heliodor.engines.early_stop import PATIENCE, WINDOW, EarlyStop
 from heliodor.engines.guards import Unphysical
 from heliodor.engines.messages import Order
 from heliodor.engines.neighbors import find_neighbors
@@ -283,9 +283,20 @@ def test_a_hopeless_crystal_is_given_up_and_others_are_not():
     for same in (fine, free):
         assert (same.crystal, same.steps, same.stopped) == (end.crystal, end.steps, "")
     assert not hopeless.converged
-    assert PATIENCE - 1 <= hopeless.steps < end.steps
+    assert WINDOW + PATIENCE - 1 <= hopeless.steps < end.steps
     assert hopeless.energy >= end.energy
     assert "above the ceiling" in hopeless.stopped
+
+
+def test_what_still_falls_is_not_given_up():
+    """By what the model predicts, or by what it fell lately; nor before enough was seen."""
+    falling = EarlyStop(ceiling=0.0, n_atoms=1)
+    assert not any(falling.look(3 - 0.25 * k, 0.0) for k in range(12))
+    promising = EarlyStop(ceiling=0.0, n_atoms=1)
+    assert not any(promising.look(1.0, 0.4) for _ in range(50))
+    resting = EarlyStop(ceiling=0.0, n_atoms=1)
+    ends = [bool(resting.look(1.0, 0.1)) for _ in range(20)]
+    assert ends.index(True) == WINDOW + PATIENCE - 1
 
 
 def test_converged_is_converged_whatever_the_ceiling():

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .errors import InputError
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """The cores that this process may use: on a shared node, fewer than there are."""
     try:
         return len(os.sched_getaffinity(0))

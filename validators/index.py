@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 AMD_RADIUS = 0.45
 """Largest difference of scaled AMD(100) for which a pair goes to the matcher, at its default tolerances.
 
-Every pair found to match lies within 0.35: 402 same-formula pairs of 26,438 Materials Project crystals
-(99 % within 0.22), 1,491 perturbed copies (within 0.16), and 225 pairs among random polymorphs of carbon
-and silica and their distorted copies (within 0.22; 84,710 pairs compared). Composition and the size of
-the primitive cell sort out most of the rest, so a narrower radius would save little.
+Of the pairs of one composition and size of primitive cell that match, so many lie within a radius, and so
+many of all such pairs pass (`benchmarks/deduplication.py`; matches / pairs in %):
+
+| set | pairs | 0.10 | 0.20 | 0.30 | 0.45 |
+| --- | --- | --- | --- | --- | --- |
+| 5,000 varied crystals, 10 % noisy copies | 699 | 98.9 / 90 | 100 / 98 | 100 / 99 | 100 / 100 |
+| 3,000 of the diffusion model and copies of them | 35,400 | 77 / 51 | 98.9 / 83 | 100 / 94 | 100 / 100 |
+
+Composition and the size of the primitive cell sort out most pairs, so a narrower radius would save little.
 """
 
 FEW = 8

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..core.crystal import Crystal
 from ..core.packed import identify, pack
 from ..core.records import Reason, Verdict
+from ..core.settings import available_cores
 from .geometry import computable, require_computable
 from .index import Match, Query, StructureIndex
 from .matching import MatcherSettings
@@ -27,13 +28,13 @@ class Uniqueness:
 
     Args:
         settings: tolerances of the matcher.
-        threads: that compare together.
+        threads: that compare together; by default one for each core that the process may use.
     """
 
     check_name = "uniqueness"
 
-    def __init__(self, settings: MatcherSettings | None = None, threads: int = 1) -> None:
-        self._index = StructureIndex(settings, threads)
+    def __init__(self, settings: MatcherSettings | None = None, threads: int | None = None) -> None:
+        self._index = StructureIndex(settings, threads or available_cores())
         self._slots: dict[bytes, int] = {}  # digest -> slot in the index
 
     def __len__(self) -> int:

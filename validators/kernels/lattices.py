@@ -63,7 +63,7 @@ def mappings(
                     triples = _longer(triples)
                 triples[count, 0], triples[count, 1], triples[count, 2] = p, q, r
                 count += 1
-    order = _best_first(triples, count, units, norms, lengths, angles)
+    order = _best_first(triples[:count], units, norms, lengths, angles)
     forms, means = np.empty((count, 3, 3)), np.empty((count, 3, 3))
     mean_lengths, mean_angles = np.empty(3), np.empty(3)
     for place in range(count):
@@ -80,12 +80,10 @@ def mappings(
 
 
 @inner
-def _best_first(
-    triples: Ints, count: int, units: Floats, norms: Floats, lengths: Floats, angles: Floats
-) -> Ints:
+def _best_first(triples: Ints, units: Floats, norms: Floats, lengths: Floats, angles: Floats) -> Ints:
     """Order of the triples by their difference from `lengths` and `angles`; 60 degrees count as one."""
-    differences, trial = np.zeros(count), np.empty((3, 3))
-    for t in range(count):
+    differences, trial = np.zeros(len(triples)), np.empty((3, 3))
+    for t in range(len(triples)):
         _set_rows(trial, units, triples[t, 0], triples[t, 1], triples[t, 2])
         own = cell_angles(trial)
         for x in range(3):

@@ -17,7 +17,7 @@ TOLERANCE = 0.25
 
 Numbers = NDArray[np.uint8]
 
-_MAX_WORK = 1_000_000_000  # comparisons, about 2 s; crowds of like atoms alone ask for more
+_MAX_WORK = 200_000_000  # comparisons, about 2 s; crowds of like atoms alone ask for more
 _RANK = np.argsort(np.argsort(np.array(SYMBOLS)))  # pymatgen sorts sites by symbol
 
 
@@ -56,7 +56,7 @@ def smaller_cell(cell: Floats, frac: Floats, numbers: Numbers, work: Ints) -> in
     n, starts = len(numbers), np.zeros(len(_RANK) + 1, dtype=np.int64)
     for i in range(n):  # sites by element, as pymatgen sorts them
         starts[_RANK[numbers[i]] + 1] += 1
-    groups = units = 0
+    groups, units = 0, starts[0]  # 0, but no literal: numba compiles once more for those
     for rank in range(len(_RANK)):
         size = starts[rank + 1]
         if size > 0:
@@ -256,7 +256,7 @@ def _folds(cell: Floats, sites: Floats, starts: Ints, form: Floats, size: int, n
                 if filled == len(rows):
                     return False
                 row_of[i] = filled
-                _mean(moved, members, means, filled)
+                _mean(moved, members, means[filled])
                 filled += 1
             row = row_of[members[0]]
             if row < 0:
@@ -302,8 +302,8 @@ def _members(
 
 
 @inner
-def _mean(moved: Floats, members: Ints, means: Floats, row: int) -> None:
-    """Mean position of sites that coincide up to lattice vectors, into a row of `means`."""
+def _mean(moved: Floats, members: Ints, mean: Floats) -> None:
+    """Mean position of sites that coincide up to lattice vectors, into `mean`."""
     for axis in range(3):
         first = moved[members[0], axis]
         value = first - math.floor(first)
@@ -311,4 +311,4 @@ def _mean(moved: Floats, members: Ints, means: Floats, row: int) -> None:
             own = moved[members[k], axis]
             offset = own - math.floor(own) - value
             value += (offset - np.rint(offset)) / (k + 1)
-        means[row, axis] = value
+        mean[axis] = value

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Composition = tuple[tuple[int, int], ...]
 
 AMD_RADIUS = 0.45
-"""Largest difference of scaled AMD(100) for which a pair goes to the matcher, at its default tolerances.
+"""Largest difference of scaled AMD(100) of a pair that goes to the matcher, at its default tolerances.
 
 Of the pairs of one composition and size of primitive cell that match, so many lie within a radius, and so
 many of all such pairs pass (`benchmarks/deduplication.py`; matches / pairs in %):
@@ -32,7 +32,7 @@ many of all such pairs pass (`benchmarks/deduplication.py`; matches / pairs in %
 | 5,000 varied crystals, 10 % noisy copies | 699 | 98.9 / 90 | 100 / 98 | 100 / 99 | 100 / 100 |
 | 3,000 of the diffusion model and copies of them | 35,400 | 77 / 51 | 98.9 / 83 | 100 / 94 | 100 / 100 |
 
-Composition and the size of the primitive cell sort out most pairs, so a narrower radius would save little.
+Composition and the size of the primitive cell sort out most pairs; a narrower radius would save little.
 """
 
 FEW = 8

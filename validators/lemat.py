@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ..core.crystal import Crystal
 from ..core.elements import SYMBOLS
 from . import charge
-from .geometry import periodic_images, reduced_cell
+from .geometry import periodic_images, reduced_cell, require_computable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,12 @@ _TO_GRAMS = 1.66053906660  # g/cm^3 in u/angstrom^3 (CODATA 2018)
 
 
 def distances_valid(crystal: Crystal) -> bool:
-    """Every two sites at least 0.5 (0.7 angstrom + r_i + r_j) apart, with Slater's atomic radii."""
+    """Every two sites at least 0.5 (0.7 angstrom + r_i + r_j) apart, with Slater's atomic radii.
+
+    Raises:
+        ValueError: the cell is not finite or has no volume.
+    """
+    require_computable(crystal)
     basis, frac = reduced_cell(crystal)
     radii = _radii()[crystal.atomic_numbers]
     reach = DISTANCE_SCALE * (DISTANCE_OFFSET + 2 * float(radii.max()))

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ..core.crystal import Crystal
 from ..core.elements import SYMBOLS
 from .change import Change, spacing
-from .geometry import periodic_images, reduced_cell
+from .geometry import periodic_images, reduced_cell, require_computable
 
 MIN_DISTANCE = 0.5  # angstrom, between two different sites
 MIN_VOLUME = 0.1  # cubic angstrom, of the cell
@@ -31,7 +31,11 @@ def structure_valid(crystal: Crystal) -> bool:
     """No two sites within 0.5 angstrom, and a cell of at least 0.1 cubic angstrom.
 
     A site's own images do not count: a cell may be flatter than 0.5 angstrom.
+
+    Raises:
+        ValueError: the cell is not finite or has no volume.
     """
+    require_computable(crystal)
     if crystal.volume < MIN_VOLUME:
         return False
     basis, frac = reduced_cell(crystal)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 AMD_RADIUS = 0.45
 """Largest difference of scaled AMD(100) of a pair that goes to the matcher, at its default tolerances.
 
-Of the pairs of one composition and size of primitive cell that match, so many lie within a radius, and so
-many of all such pairs pass (`benchmarks/deduplication.py`; matches / pairs in %):
+Of the pairs of one composition and size of primitive cell that match, so many lie within a radius, and
+so many of all such pairs pass (`benchmarks/deduplication.py`; matches / pairs in %):
 
 | set | pairs | 0.10 | 0.20 | 0.30 | 0.45 |
 | --- | --- | --- | --- | --- | --- |

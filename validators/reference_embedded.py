@@ -23,7 +23,8 @@ from .fingerprint import pack_fingerprint, species_fingerprint
 from .fingerprint_novelty import FingerprintNovelty
 from .packed_phases import PackedPhases
 from .phases import Phases
-from .tables import open_parquet, read_table
+from .table_parquet import open_parquet
+from .tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Commands that make models: `heliodor train` and `heliodor finetune`."""
+"""Commands that make models: `heliodor train`, `heliodor finetune` and `heliodor train-synthesis`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(train)
     app.command()(finetune)
+    app.command()(train_synthesis)
 
 
 def train(
@@ -137,3 +138,40 @@ def finetune(
     typer.echo(json.dumps(result) if as_json else result["message"])
     if result["stopped"]:
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def train_synthesis(
+    tables: Annotated[
+        list[Path], typer.Argument(help="Crystals that were made: tables or files.", metavar="TABLE...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The model to write (.npz).")],
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(help="Crystals of which nobody knows, such as generated ones; repeatable."),
+    ] = None,
+    hypothetical: Annotated[
+        float, typer.Option(help="Hypothetical compositions of each of five kinds, per known one.")
+    ] = 0.4,
+    bags: Annotated[int, typer.Option(help="Forests of the model.")] = 8,
+    trees: Annotated[int, typer.Option(help="Trees of each forest.")] = 80,
+    folds: Annotated[int, typer.Option(help="Parts by chemical system, each left out once.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and data, same model.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Learn which compositions are like known ones; measured on chemical systems left out."""
+    from rich.console import Console
+
+    from .flows.synthesis import SynthesisOptions
+    from .flows.synthesis import train_synthesis as flow
+    from .validators.boosting import Settings
+    from .validators.synthesis_training import TrainingOptions
+
+    training = TrainingOptions(bags=bags, folds=folds, seed=seed, forest=Settings(trees=trees))
+    result = flow(
+        tables,
+        out,
+        SynthesisOptions(hypothetical, training),
+        unlabelled=unlabelled or (),
+        console=Console(stderr=True),
+    )
+    typer.echo(json.dumps(result) if as_json else result["message"])

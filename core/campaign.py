@@ -332,18 +332,19 @@ class NoRelaxerChoice(_Section):
     kind: Literal["none"]
 
 
-Energies = Literal["reference", "own"]
-_ENERGIES = Field(
-    default="reference",
-    description="own: the known phases' energies are computed with the potential, not taken from DFT.",
-)
+Energies = Annotated[
+    Literal["reference", "own"],
+    Field(
+        description="own: the known phases' energies are computed with the potential, not taken from DFT."
+    ),
+]
 
 
 class EmbeddedChoice(_Section):
     """The table of Materials Project phases that ships with Heliodor."""
 
     kind: Literal["embedded"]
-    energies: Energies = _ENERGIES
+    energies: Energies = "reference"
 
     @field_validator("energies")
     @classmethod
@@ -360,7 +361,7 @@ class MpChoice(_Section):
     database_version: str | None = Field(
         default=None, description="Use the cached snapshot of this version; empty: the newest cached."
     )
-    energies: Energies = _ENERGIES
+    energies: Energies = "reference"
 
 
 class FileChoice(_Section):
@@ -368,7 +369,7 @@ class FileChoice(_Section):
 
     kind: Literal["file"]
     path: str = Field(description="The table.")
-    energies: Energies = _ENERGIES
+    energies: Energies = "reference"
 
 
 class VaspChoice(_Section):
@@ -513,8 +514,8 @@ def relaxation_settings(choice: RelaxerChoice) -> tuple[dict[str, Any], dict[str
     content = choice.model_dump(mode="json")
     for name in ("device", "early_stop", "max_supercell_atoms"):  # nothing of a minimum
         content.pop(name, None)
-    limits = {n: content.pop(n) for n in ("time_limit", "memory_limit_gb", "max_atoms") if n in content}
-    return content, limits
+    names: tuple[str, ...] = ("time_limit", "memory_limit_gb", "max_atoms")
+    return content, {name: content.pop(name) for name in names if name in content}
 
 
 # --- reading -------------------------------------------------------------------------------------

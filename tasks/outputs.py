@@ -15,6 +15,7 @@ from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
 from ..validators.polymorphs import Polymorph
 from .columns import columns_of
+from .consensus import consensus_summary
 from .context import Context
 from .continuous import continuous
 from .polymorphs import COLUMNS as POLYMORPH_COLUMNS
@@ -42,6 +43,8 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
         "relaxer": context.relaxer.model if context.relaxer else "none",
         "settings": context.campaign.science_digest(),
     }
+    if opinions := consensus_summary(found):
+        summary["potentials"] = opinions
     counted = count_by_protocol(context, found)
     _write_protocol(counted, folder)
     if counted is not None:

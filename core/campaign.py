@@ -334,9 +334,7 @@ class NoRelaxerChoice(_Section):
 
 Energies = Annotated[
     Literal["reference", "own"],
-    Field(
-        description="own: the known phases' energies are computed with the potential, not taken from DFT."
-    ),
+    Field(description="own: energies of the known phases by the potential itself, not from DFT."),
 ]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
+from .geometry import require_computable
 from .matching import MatcherSettings
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class DisorderMatcher:
         if max(len(a.crystal), len(b.crystal)) > MAX_ATOMS:
             return False
         try:
+            for side in (a, b):
+                require_computable(side.crystal)  # spglib ends the process on what is not finite
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return self._fit(a, b)

@@ -84,3 +84,11 @@ def test_lemats_rules(mgo, srtio3):
     assert lemat.charge_neutral(SALT)
     assert not lemat.charge_neutral(((11, 1), (17, 2)))
     assert lemat.charge_neutral(((13, 1), (26, 3)))
+
+
+def test_cells_that_nothing_can_be_computed_for_match_nothing(mgo):
+    nan = Crystal(mgo.lattice, [[0, 0, 0], [np.nan, 0, 0]], mgo.atomic_numbers)
+    flat = Crystal(mgo.lattice * [[1], [1], [0]], mgo.frac_coords, mgo.atomic_numbers)
+    assert DisorderMatcher().distinct([mgo, nan, flat, mgo]) == [True, True, True, False]
+    with pytest.raises(ValueError, match="not finite"):
+        mattergen.structure_valid(nan)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import ase.io
@@ -103,13 +110,34 @@ def test_every_input_has_its_row(heliodor, mixed, tmp_path):
 
 
 def test_without_a_potential(heliodor, mixed, tmp_path):
-    result = heliodor("screen", mixed, "--relaxer", "none", "--out", tmp_path / "out")
+    result = heliodor(
+        "screen", mixed, "--potential", "none", "--protocol", "mattergen", "--disorder", "order",
+        "--no-scores", "--out", tmp_path / "out",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     table = pd.read_parquet(tmp_path / "out" / "crystals.parquet")
     assert len(table) == 12
     assert table["energy_above_hull"].isna().all()
     assert table["sun"].fillna(False).sum() == 0
-    again = heliodor("screen", mixed, "--relaxer", "none", "--out", tmp_path / "out")
+    ordered = table[table["source"].str.contains("c_disordered")].iloc[0]
+    assert ordered["formula"] == "CuAu"
+    assert "no charges: one order of many" in ordered["source"]
+    assert "rmsd_from_relaxation" not in table
+
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    values = {m["name"]: m for m in protocol["metrics"]}
+    assert values["frac_unique_structures"]["n"] == table["key"].notna().sum() == 8
+    # b is a again; everything else differs.
+    assert values["frac_unique_structures"]["count"] == 7
+    assert "avg_structure_validity" in result.stdout
+    assert "fingerprints" in result.stdout, "the difference is said"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "frac_novel_systems" in page
+
+    again = heliodor(
+        "screen", mixed, "--potential", "none", "--disorder", "order", "--no-scores", "--protocol",
+        "mattergen", "--out", tmp_path / "out",
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "crystals.parquet"), table)
 
@@ -118,4 +146,70 @@ def test_nothing_to_read(heliodor, tmp_path):
     (tmp_path / "empty").mkdir()
     result = heliodor("screen", tmp_path / "empty", "--out", tmp_path / "out")
     assert result.returncode == 2
+    assert "nothing to read" in result.stderr
     assert "Traceback" not in result.stderr
+    (tmp_path / "empty" / "a.cif").write_text("")
+    (tmp_path / "empty" / "b.zip").write_bytes(b"PK\x03\x04 broken")
+    result = heliodor("screen", tmp_path / "empty", "--relaxer", "none", "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert "nothing was judged" in result.stderr
+    table = pd.read_parquet(tmp_path / "out" / "crystals.parquet")
+    assert table["reason"].tolist() == ["unreadable", "unreadable"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["n"] == 2
+
+
+def test_misuse_is_said_at_once(heliodor, mixed, tmp_path):
+    for options, said in [
+        (["--potential", "chgnt"], "known: chgnet"),
+        (["--potential", "none", "--potential", "chgnet"], "goes with no other"),
+        (["--protocol", "matergen"], "mattergen"),
+    ]:
+        result = heliodor("screen", mixed, *options, "--out", tmp_path / "out")
+        assert result.returncode == 2, options
+        assert said in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # most of it is waiting for starts
+def test_killed_in_the_middle_it_ends_with_the_same_rows(heliodor, environment, mixed, tmp_path):
+    inputs = tmp_path / "many"
+    inputs.mkdir()
+    for i, (cation, anion, a) in enumerate(product((3, 11, 19, 37, 12), (9, 17, 35, 8), range(50, 57))):
+        cell = to_structure(rock_salt(a / 10, cation, anion))
+        (inputs / f"{i:03d}.cif").write_text(str(CifWriter(cell)) if i % 10 else "data_cut")
+    shutil.copytree(mixed, inputs / "mixed")
+    options = ["screen", str(inputs), "--potential", "none", "--no-scores", "--out"]
+    whole = heliodor(*options, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    expected = pd.read_parquet(tmp_path / "whole" / "crystals.parquet")
+    assert len(expected) == 152
+
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "heliodor.cli", *options, str(killed)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    for _ in range(2000):
+        if screened(killed) >= 25:
+            break
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (killed / "crystals.parquet").exists()
+    assert 25 <= screened(killed) < 152
+    ended = heliodor(*options, killed)
+    assert ended.returncode == 0, ended.stderr
+    pd.testing.assert_frame_equal(pd.read_parquet(killed / "crystals.parquet"), expected)
+
+
+def screened(folder: Path) -> int:
+    """Crystals that the ledger in a folder has screened."""
+    path = folder / "ledger.sqlite"
+    if not path.is_file():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+        try:
+            return int(
+                ledger.execute("select count(*) from outcome where stage = 'screen'").fetchone()[0]
+            )
+        except sqlite3.OperationalError:  # not made yet
+            return 0

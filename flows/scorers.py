@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..core.campaign import Review
 from ..core.protocols import Reference, Scorer
 
@@ -23,9 +25,11 @@ def build_scorers(rules: Review, reference: Reference) -> tuple[Scorer, ...]:
         from ..validators.reference_embedded import EmbeddedReference
         from ..validators.structure import Structure
         from ..validators.supply import Supply
+        from ..validators.synthesizability import Synthesizability
 
         found += [Change()]
         if isinstance(reference, Surveyed):
             found += [Distances(reference.known)]
         found += [Structure(), Chemistry(), Supply(), Analogue(lambda: EmbeddedReference().known)]
+        found += [Synthesizability(Path(rules.synthesis_model) if rules.synthesis_model else None)]
     return tuple(found)

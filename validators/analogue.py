@@ -29,9 +29,9 @@ Pattern = tuple[int, ...]
 """Counts of a reduced composition, rising: (1, 1, 3) of a perovskite."""
 
 _LIMITS = (
-    "the table holds a part of the phases that were made, so a nearer one may exist, and at least 1 % "
-    "that were only computed (255 with Pm or Ac); the same counts and space group are not always the "
-    "same structure; null where no phase of the table has such counts"
+    "the table holds a part of the phases that were made, so a nearer one may exist, and some that were "
+    "only computed (nearly all of its 255 with Pm or Ac); the same counts and space group are not "
+    "always the same structure; null where no phase of the table has such counts"
 )
 _SOURCE = "the embedded table: Materials Project phases, by way of MP-20 and MPTS-52"
 

@@ -56,7 +56,8 @@ def calculator(potential: str):
 
 
 def ours(potential: str, batch: list[Crystal], workers: int, **settings) -> Run:
-    choice = MlipChoice(fmax=FMAX, smax=SMAX, max_steps=STEPS, device="cpu", **settings)
+    # Nobody has a limit of time here: on a busy machine it would decide who converges.
+    choice = MlipChoice(fmax=FMAX, smax=SMAX, max_steps=STEPS, device="cpu", time_limit=3600, **settings)
     relaxer = MlipRelaxer(potential, choice, workers)
     list(relaxer.relax(batch[:workers]))  # the workers start; the peers' potentials are loaded, too
     begin = time.perf_counter()

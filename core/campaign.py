@@ -214,7 +214,12 @@ PotentialName = Literal["chgnet", "sevennet", "sevennet-mf-pbe", "sevennet-mf-r2
 
 
 class FirstStage(_Section):
-    """A cheaper potential that relaxes before, to looser thresholds."""
+    """A cheaper potential that relaxes before, to looser thresholds.
+
+    CHGNet before SevenNet-0, with these thresholds: 20 % less CPU time for 14 noisy crystals of the
+    Materials Project, 27 % for 14 generated ones; of the 28, 2 ended in a lower minimum and 3 in a
+    higher one (by more than 1 meV/atom).
+    """
 
     potential: PotentialName = Field(description="Which one.")
     fmax: float = Field(default=0.1, gt=0, le=1, description="Force threshold in eV/angstrom.")
@@ -487,6 +492,9 @@ class Campaign(_Section):
     def _energies_need_a_potential(self) -> Campaign:
         if self.own_energies and self.relaxer.kind == "none":
             raise ValueError("reference.energies: own needs a potential, but relaxer.kind is none")
+        for name in ("phonons", "elastic", "potentials"):
+            if getattr(self.review, name) and self.relaxer.kind == "none":
+                raise ValueError(f"review.{name} needs a potential, but relaxer.kind is none")
         return self
 
     def science_digest(self) -> str:

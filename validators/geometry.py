@@ -107,8 +107,8 @@ def neighbour_distances(
 
     own = centres is targets
     out = np.empty((len(centres), k))
-    arrays = (np.ascontiguousarray(x) for x in (basis, centres, targets))
-    if neighbours(*arrays, k, own, out) < 0:
+    cell, first, second = (np.ascontiguousarray(x) for x in (basis, centres, targets))
+    if neighbours(cell, first, second, k, own, out) < 0:
         raise ValueError(f"the cell is too thin to gather {k} neighbours")
     return out
 

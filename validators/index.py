@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Match:
 
 
 class Query(NamedTuple):
-    """Is a crystal the same as one of the first `count` of a composition?
+    """Is a crystal the same as one of the `first` crystals of a composition?
 
     Args:
         slot: of the crystal. bucket: slots of that composition, rising.
@@ -60,7 +60,7 @@ class Query(NamedTuple):
 
     slot: int
     bucket: list[int]
-    count: int
+    first: int
 
 
 class StructureIndex:
@@ -137,7 +137,7 @@ class StructureIndex:
         return found
 
     def _ask(self, pool: Pool, queries: Sequence[Query]) -> list[Match | ValueError | None]:
-        asked = [i for i, query in enumerate(queries) if query.count]
+        asked = [i for i, query in enumerate(queries) if query.first]
         found: list[Match | ValueError | None] = [None] * len(queries)
         if asked:
             kept = [queries[i] for i in asked]
@@ -161,7 +161,7 @@ class StructureIndex:
         """Reduce all that is compared; vectors where so many come before one that they choose."""
         self._pool.reduce(_members(queries)[0])
         pool.reduce(slots)
-        many = [query for query in queries if query.count > FEW]
+        many = [query for query in queries if query.first > FEW]
         if many:
             self._pool.vectorise(_members(many)[0])
             pool.vectorise(np.array([query.slot for query in many]))
@@ -172,16 +172,18 @@ class StructureIndex:
         """Slot of the match of each query, or -1; code of a failure, or 0."""
         from .kernels.batch import first_matches
 
+        judge: Any = first_matches  # mypy cannot count what is unpacked
         s = self.settings
         members, heads = _members(queries)
-        counts = np.array([query.count for query in queries])
+        counts = np.array([query.first for query in queries])
         found, codes, compared = np.full(len(slots), -1), np.zeros_like(slots), np.zeros_like(slots)
-        stores = (self._pool.store(), self._pool.vectors, pool.store(), pool.vectors)
+        known, asked = self._pool.store(), pool.store()
         tolerances = (self._radius, s.ltol, s.stol, s.angle_tol)
 
         def share(a: int, b: int) -> None:
-            part = (x[a:b] for x in (found, codes, compared))
-            first_matches(*stores, slots[a:b], members, heads[a:b], counts[a:b], FEW, tolerances, *part)
+            rows: list[Any] = [slots[a:b], members, heads[a:b], counts[a:b], FEW, tolerances]
+            results = (x[a:b] for x in (found, codes, compared))
+            judge(known, self._pool.vectors, asked, pool.vectors, *rows, *results)
 
         in_threads(share, len(slots), self._threads)
         self.compared += int(compared.sum())

@@ -18,7 +18,7 @@ import numba
 F = TypeVar("F", bound=Callable[..., Any])
 
 _log = logging.getLogger("heliodor.validators")
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def inner(function: F) -> F:
@@ -38,11 +38,12 @@ def entry(signature: str) -> Callable[[F], F]:
         # numba looks at the file of the function alone; the name carries the state of all of them.
         function.__qualname__ += f"_{_digest()}"
         try:
-            compiled: F = numba.njit(signature, cache=True, **_OPTIONS)(function)
+            compiled: Any = numba.njit(signature, cache=True, **_OPTIONS)(function)
         except (RuntimeError, OSError) as error:
             _warn_once(str(error))
             compiled = numba.njit(signature, **_OPTIONS)(function)
-        return compiled
+        result: F = compiled
+        return result
 
     return compile_now
 

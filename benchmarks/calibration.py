@@ -3,7 +3,7 @@
 On 1,000 rows of the Materials Project and some 500 of WBM at their DFT geometry (single points), and on some of
 both relaxed from there. The energies are kept in a folder, so that a run that was stopped goes on.
 
-    python benchmarks/calibration.py [--rows 1000] [--wbm 600] [--relaxed 100] [--out runs/calibration]
+    python benchmarks/calibration.py [--rows 1000] [--wbm 660] [--relaxed 100] [--out runs/calibration]
         [--potentials ...] [--workers 2] [--write validators/data/calibration.json] [--only-print]
 
 How it is counted. The error of a row is the potential's formation energy minus DFT's. The hull of a row is
@@ -12,8 +12,9 @@ against it, so that the signed distances differ by the error of the formation en
 The energy above the hull is that distance, never negative. The table is a part of the Materials Project,
 so its hull is too high; "MP's own" compares with the `e_above_hull` of the whole Materials Project.
 
-WBM's energies come without the anion corrections of MP2020 for Br, I, Se, Te, H and Sb, as the first table
-printed shows (the others have them); rows in which MP2020 corrects one of those are left out.
+WBM's energies carry the corrections that came before MP2020, as the first table printed shows: none for
+Br, I, Se, Te, H and Sb, a third more for S. Rows in which MP2020 corrects one of those are left out, and
+oxides and fluorides of the metals with +U, whose corrections may differ too.
 
 Limits. Rows of the Materials Project are what the potentials were trained on, or close to it: their errors
 there are too good for new crystals. WBM was not in the training and is substituted from known crystals;
@@ -49,7 +50,7 @@ from heliodor.validators.phases import Phases
 POTENTIALS = ("chgnet", "sevennet", "sevennet-mf-pbe")
 CARRIES_MP2020 = {"chgnet": True, "sevennet": False, "sevennet-mf-pbe": False}
 ANIONS = ("O", "F", "S", "N", "Cl", "Br", "I", "Se", "Te", "H", "Si", "Sb")  # that MP2020 corrects
-UNCORRECTED = {"wbm": {"Br", "I", "Se", "Te", "H", "Sb"}, "mp": set()}
+OTHERWISE = {"wbm": {"Br", "I", "Se", "Te", "H", "Sb", "S"}, "mp": set()}  # other than by MP2020
 WITH_U = {"V", "Cr", "Mn", "Fe", "Co", "Ni", "Mo", "W"}
 THRESHOLDS = (0.0, 0.1)
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -61,7 +62,7 @@ _BOOTSTRAPS = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--wbm", type=int, default=600)
+    parser.add_argument("--wbm", type=int, default=660)
     parser.add_argument("--relaxed", type=int, default=100, help="of each of both tables")
     parser.add_argument("--potentials", nargs="+", default=list(POTENTIALS))
     parser.add_argument("--workers", type=int, default=2)
@@ -163,7 +164,7 @@ def show(samples: dict[str, pd.DataFrame], folder: Path, potentials: list[str]) 
             for name in potentials:
                 path = folder / f"{name}-{source}-{kind}.jsonl"
                 if path.is_file():
-                    found = joined(rows, hulls[source], read(path), name, UNCORRECTED[source])
+                    found = joined(rows, hulls[source], read(path), name, OTHERWISE[source])
                     show_one(found, name, source)
                     if kind == "single":
                         errors[name, source] = found
@@ -219,11 +220,11 @@ def hull_energies(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def joined(
-    rows: pd.DataFrame, hull: dict[str, float], lines: pd.DataFrame, name: str, uncorrected: set[str]
+    rows: pd.DataFrame, hull: dict[str, float], lines: pd.DataFrame, name: str, otherwise: set[str]
 ) -> pd.DataFrame:
     """A row per crystal that was computed: DFT's and the potential's energies and distances, eV/atom.
 
-    Rows in which MP2020 corrects an element of `uncorrected` are left out.
+    Rows in which MP2020 corrects an element of `otherwise` are left out.
     """
     if "failure" in lines:
         failed = lines["failure"].notna()
@@ -234,8 +235,9 @@ def joined(
     rows = rows.set_index("material_id")
     rows = rows.loc[rows.index.isin(lines.index)]
     lines = lines.loc[rows.index]
-    other = rows["atomic_numbers"].map(lambda zs: bool({SYMBOLS[z] for z in zs} & uncorrected))
-    kept = ~(other & (lines["mp2020"] != 0))
+    elements = rows["atomic_numbers"].map(lambda zs: {SYMBOLS[z] for z in zs})
+    with_u = elements.map(lambda e: bool(otherwise and e & WITH_U and e & {"O", "F"}))
+    kept = ~((elements.map(lambda e: bool(e & otherwise)) & (lines["mp2020"] != 0)) | with_u)
     rows, lines = rows[kept], lines[kept]
     raw, corrected = lines["raw"], lines["raw"] + lines["mp2020"]
     right, wrong = (raw, corrected) if CARRIES_MP2020[name] else (corrected, raw)

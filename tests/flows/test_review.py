@@ -13,13 +13,14 @@ import pytest
 from heliodor.core.campaign import Review, parse_campaign
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError
+from heliodor.core.provenance import provenance
 from heliodor.core.records import Candidate, Origin, Outcome, Stage, Status
 from heliodor.core.settings import Settings
 from heliodor.flows.build import open_ledger, remember, reopen
 from heliodor.flows.review import review_finalists
 from heliodor.flows.stability_scorers import stability_scorers
 
-P = ("p", {})
+P = provenance("0" * 64, {})
 GOOD = {"passed": True}
 
 
@@ -118,6 +119,18 @@ def test_unknown_potentials_are_refused_by_the_campaign_file():
         parse_campaign(
             {"name": "t", "generator": {"kind": "random"}, "review": {"potentials": ["m3gnet"]}}
         )
+
+
+@pytest.mark.parametrize("asked", [{"phonons": True}, {"elastic": True}, {"potentials": ["chgnet"]}])
+def test_without_a_potential_there_is_nothing_to_compute_with(asked):
+    content = {
+        "name": "t",
+        "generator": {"kind": "random"},
+        "relaxer": {"kind": "none"},
+        "review": asked,
+    }
+    with pytest.raises(InputError, match="needs a potential"):
+        parse_campaign(content)
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def main(
         print(f"relaxed {len(found)} crystals (seed {seed}) in {time.perf_counter() - begin:.0f} s")
         if keep is not None:
             keep.write_text(json.dumps([asdict(trace) for trace in found]))
-    # The constants of the rule were chosen with the seeds 11, 0 and 5 (see engines/early_stop.py).
+    # The constants of the rule were chosen with other seeds: 11 (generated), 0 (random), 5 (noisy).
     print(f"early stop, {name}; margin in eV/atom above the hull")
     for source in ("all", *dict.fromkeys(t.source for t in found)):
         part = [t for t in found if source in ("all", t.source)]

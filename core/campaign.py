@@ -258,8 +258,8 @@ class MlipChoice(_Section):
     early_stop: Annotated[float | None, BeforeValidator(_off)] = Field(
         default=None,
         ge=0,
-        description="off, or eV/atom: give up crystals that are heading for so far above the hull. 0.3"
-        " saves a tenth of the evaluations of generated crystals; 1 % of good ones are lost.",
+        description="off, or eV/atom: give up crystals that are heading for so far above the hull. 0.5"
+        " saves a tenth of the evaluations and loses 0 to 3 % of the crystals near the hull.",
     )
 
 

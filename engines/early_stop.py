@@ -9,8 +9,8 @@ Neither guess sees beyond a saddle: symmetric starts rest on one for tens of eva
 by half an eV/atom. So the rule is off unless it is asked for. `benchmarks/early_stop.py` measures it:
 the constants were chosen on 440 relaxations with CHGNet; on 200 others (120 generated, 40 random, 40
 known and noisy) a margin of 0.3 eV/atom above the hull saves 19 % of the evaluations and drops 2 of the
-127 crystals that end within 0.1 eV/atom of it (95 % interval 0.4 to 5.6 %), a margin of 0.5 saves 12 % and
-drops none (0 to 2.9 %).
+127 crystals that end within 0.1 eV/atom of it (95 % interval 0.4 to 5.6 %), a margin of 0.5 saves
+12 % and drops none (0 to 2.9 %).
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ ATTRIBUTION = (
     "(T. Xie et al., CDVAE, ICLR 2022) and MPTS-52 (S. Baird, T. Sparks, 2022; R. Jiao et al., 2023)"
 )
 COVERAGE = (
-    "{n:,} experimentally known phases; the hull is a subset of the Materials Project's: energies above "
-    "it are lower bounds"
+    "{n:,} phases, nearly all experimentally known; the hull is a subset of the Materials Project's: "
+    "energies above it are lower bounds"
 )
 
 _BLOCK = 200

@@ -82,7 +82,7 @@ def heliodor(environment: dict[str, str], tmp_path: Path) -> Heliodor:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=800,
             check=False,
         )
 

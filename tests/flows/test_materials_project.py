@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-N = 300
+N = 120
 
 
 @pytest.mark.slow

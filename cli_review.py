@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from .core.campaign import PotentialName, Review
+from .core.campaign import Review
+from .core.choices.relaxers import PotentialName
 
 if TYPE_CHECKING:
     from .flows.review import Finalist

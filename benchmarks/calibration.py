@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 from crystals import DATA, crystal, table
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.elements import SYMBOLS
 from heliodor.core.protocols import Phase
 from heliodor.core.records import Failure, HullPoint

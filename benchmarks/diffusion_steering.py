@@ -231,7 +231,7 @@ def found_in(net: str, element: str) -> Callable[[Crystal], bool]:
 
 def after_relaxation(crystals: list[Crystal], processes: int) -> list[Crystal | None]:
     """Relaxed by CHGNet; None where that failed or did not converge."""
-    from heliodor.core.campaign import ChgnetChoice
+    from heliodor.core.choices.relaxers import ChgnetChoice
     from heliodor.engines.mlip import MlipRelaxer
 
     relaxer = MlipRelaxer("chgnet", ChgnetChoice(kind="chgnet"), processes)

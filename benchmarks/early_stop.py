@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from crystals import crystals, noisy, table
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Candidate, Conditions
 from heliodor.engines.early_stop import EarlyStop

@@ -24,7 +24,7 @@ import ase.io
 import numpy as np
 from crystals import crystals, noisy, table
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.convert import from_atoms, to_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Relaxed

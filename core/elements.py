@@ -49,3 +49,23 @@ def parse_elements(text: str | Iterable[str]) -> tuple[str, ...]:
 def chemsys(symbols: Iterable[str]) -> str:
     """Chemical system in the field's form: sorted symbols joined by hyphens."""
     return "-".join(sorted(set(symbols)))
+
+
+def parse_formula(text: str) -> tuple[tuple[str, int], ...]:
+    """Reduced composition of a formula with whole numbers, as sorted (symbol, count) pairs.
+
+    Raises:
+        ValueError: not a formula, an unknown element, or fractional amounts.
+    """
+    from pymatgen.core import Composition
+
+    try:
+        amounts = Composition(text).get_el_amt_dict()
+    except Exception as error:  # pymatgen raises several types for bad formulas
+        raise ValueError(f"{text!r} is not a chemical formula: {error}") from error
+    if not amounts or any(s not in ATOMIC_NUMBERS for s in amounts):
+        raise ValueError(f"{text!r} is not a chemical formula of known elements")
+    if any(abs(n - round(n)) > 1e-8 for n in amounts.values()):
+        raise ValueError(f"{text!r} has fractional amounts; give whole numbers")
+    reduced = Composition({s: round(n) for s, n in amounts.items()}).reduced_composition
+    return tuple(sorted((s, int(n)) for s, n in reduced.get_el_amt_dict().items()))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.campaign import AseChoice
+from ..core.choices.relaxers import AseChoice
 from ..core.convert import to_atoms
 from ..core.crystal import Crystal
 from ..core.elements import ATOMIC_NUMBERS

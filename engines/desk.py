@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.campaign import MlipChoice
+from ..core.choices.relaxers import MlipChoice
 from ..core.errors import HeliodorError, InputError
 from ..core.records import Failure, Reason
 from .messages import Order, Result, unpack_result

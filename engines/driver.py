@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..core.campaign import MlipChoice
+from ..core.choices.relaxers import MlipChoice
 from ..core.records import Evaluated, Failure, Prepared, Reason, Relaxed
 from .batching import BatchSize
 from .early_stop import EarlyStop

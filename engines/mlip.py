@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from ..core.campaign import FirstStage, MlipChoice
+from ..core.choices.relaxers import FirstStage, MlipChoice
 from ..core.crystal import Crystal
 from ..core.errors import InputError
 from ..core.records import Evaluated, Failure, Relaxed

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ..core.campaign import MlipChoice
+from ..core.choices.relaxers import MlipChoice
 from ..core.errors import HeliodorError
 from .desk import Desk, Job, Results
 from .messages import Order, Result

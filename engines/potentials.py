@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.campaign import AseChoice, MlipChoice
+from ..core.choices.relaxers import AseChoice, MlipChoice
 from ..core.crystal import Crystal
 from ..core.errors import InputError, MissingError, missing_extra
 from .neighbors import Neighbors

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from ..core.campaign import AseChoice, MlipChoice
+from ..core.choices.relaxers import AseChoice, MlipChoice
 from ..core.errors import HeliodorError, InputError
 from .messages import Order, pack_order, unpack
 

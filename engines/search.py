@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..core.campaign import FirstStage, MlipChoice
+from ..core.choices.relaxers import FirstStage, MlipChoice
 from ..core.crystal import Crystal
 from .early_stop import Watch
 from .guards import Unphysical, check_cell, check_evaluation, check_geometry, check_start

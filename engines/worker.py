@@ -16,7 +16,7 @@ import threading
 import warnings
 from multiprocessing.connection import Connection
 
-from ..core.campaign import AseChoice, MlipChoice
+from ..core.choices.relaxers import AseChoice, MlipChoice
 from ..core.errors import HeliodorError
 from .batching import BatchSize, gpu_memory
 from .driver import Driver

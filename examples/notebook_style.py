@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pymatgen.core import Lattice, Structure
 
-from heliodor.core.campaign import ChgnetChoice
+from heliodor.core.choices.relaxers import ChgnetChoice
 from heliodor.core.convert import from_structure
 from heliodor.core.records import Relaxed
 from heliodor.engines.mlip import ChgnetRelaxer

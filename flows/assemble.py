@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from ..core.campaign import Campaign, MlipChoice
+from ..core.campaign import Campaign
+from ..core.choices.relaxers import MlipChoice
 from ..core.crystal import Crystal
 from ..core.protocols import OrderedValidator
 from ..core.records import Stage

@@ -7,7 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from ..core import campaign as c
+from ..core.campaign import Campaign, parse_campaign
+from ..core.choices import dft, generators, references, relaxers
+from ..core.choices.section import PluginChoice
 from ..core.crystal import Crystal
 from ..core.database import Database
 from ..core.errors import HeliodorError, InputError
@@ -23,28 +25,28 @@ T = TypeVar("T")
 _CAMPAIGN_FILE = "campaign.json"
 
 
-def build_generator(choice: c.GeneratorChoice) -> Generator:
+def build_generator(choice: generators.GeneratorChoice) -> Generator:
     """The generator that the campaign file names."""
     match choice:
-        case c.DiffusionChoice():
+        case generators.DiffusionChoice():
             return _diffusion(choice)
-        case c.SubstitutionChoice():
+        case generators.SubstitutionChoice():
             from ..generators.substitution import SubstitutionGenerator
 
             return SubstitutionGenerator(choice.prototypes, charge_balanced=choice.charge_balanced)
-        case c.RandomChoice():
+        case generators.RandomChoice():
             from ..generators.random_symmetric import RandomGenerator
 
             return RandomGenerator(choice.spacegroups, charge_balanced=choice.charge_balanced)
-        case c.FilesChoice():
+        case generators.FilesChoice():
             from ..generators.files import FilesGenerator
 
             return FilesGenerator(choice.paths, choice.disorder)
-        case c.PluginChoice():
+        case PluginChoice():
             return _plugin(choice, Generator)
 
 
-def _diffusion(choice: c.DiffusionChoice) -> Generator:
+def _diffusion(choice: generators.DiffusionChoice) -> Generator:
     from ..generators.diffusion.generator import DiffusionGenerator, Sampling
     from ..generators.diffusion.planar import hold
     from ..generators.diffusion.request import Request, parse_targets
@@ -85,32 +87,32 @@ def _crystals(paths: tuple[str, ...]) -> tuple[Crystal, ...]:
     return tuple(item.crystal for item in items if isinstance(item, Candidate))
 
 
-def build_relaxer(choice: c.RelaxerChoice, workers: int) -> Relaxer | None:
+def build_relaxer(choice: relaxers.RelaxerChoice, workers: int) -> Relaxer | None:
     """The relaxer that the campaign file names; None where crystals are judged as they are."""
     match choice:
-        case c.NoRelaxerChoice():
+        case relaxers.NoRelaxerChoice():
             return None
-        case c.PluginChoice():
+        case PluginChoice():
             return _plugin(choice, Relaxer)
-        case c.MlipChoice():
+        case relaxers.MlipChoice():
             from ..engines.mlip import MlipRelaxer
 
             return MlipRelaxer(choice.potential, choice, workers)
 
 
 def build_reference(
-    choice: c.ReferenceChoice,
+    choice: references.ReferenceChoice,
     elements: tuple[str, ...],
     matcher: MatcherSettings,
     settings: Settings,
 ) -> Reference:
     """The reference that the campaign file names."""
     match choice:
-        case c.EmbeddedChoice():
+        case references.EmbeddedChoice():
             from ..validators.reference_embedded import EmbeddedReference
 
             return EmbeddedReference()
-        case c.FileChoice():
+        case references.FileChoice():
             from ..validators.reference_embedded import EmbeddedReference, is_fingerprint_table
             from ..validators.reference_file import FileReference
 
@@ -118,7 +120,7 @@ def build_reference(
             if is_fingerprint_table(path):  # what `heliodor reference build` wrote
                 return EmbeddedReference(path)
             return FileReference(path, matcher, settings.cache, settings.workers)
-        case c.MpChoice():
+        case references.MpChoice():
             from ..validators.reference_mp import MpReference
 
             return MpReference(
@@ -128,12 +130,12 @@ def build_reference(
                 database_version=choice.database_version,
                 settings=matcher,
             )
-        case c.PluginChoice():
+        case PluginChoice():
             return _plugin(choice, Reference)
 
 
 def with_own_energies(
-    reference: Reference, relaxer: Relaxer, choice: c.RelaxerChoice, settings: Settings
+    reference: Reference, relaxer: Relaxer, choice: relaxers.RelaxerChoice, settings: Settings
 ) -> Reference:
     """The reference with its phases' energies computed by the relaxer, kept in the cache folder.
 
@@ -150,26 +152,26 @@ def with_own_energies(
             f"reference.energies: got 'own', but {reference.info.name} has no structures to compute",
             hint="give a table of structures (kind: file), or the Materials Project (kind: mp)",
         )
-    decides, limits = c.relaxation_settings(choice)
+    decides, limits = relaxers.relaxation_settings(choice)
     path = settings.cache / "own" / f"{relaxer.model.replace('/', '_')}.sqlite"
     energies = PhaseEnergies(path, relaxer.model, json.dumps(decides), json.dumps(limits))
     return SelfConsistentReference(reference, relaxer, energies)
 
 
-def build_dft(choice: c.DftChoice) -> DftEngine | None:
+def build_dft(choice: dft.DftChoice) -> DftEngine | None:
     """The DFT engine that the campaign file names; None where the campaign ends at the hull."""
     match choice:
-        case c.NoDftChoice():
+        case dft.NoDftChoice():
             return None
-        case c.VaspChoice():
+        case dft.VaspChoice():
             from ..engines.vasp import VaspEngine
 
             return VaspEngine(choice.maker)
-        case c.PluginChoice():
+        case PluginChoice():
             return _plugin(choice, DftEngine)
 
 
-def _plugin(choice: c.PluginChoice, protocol: type[T]) -> T:
+def _plugin(choice: PluginChoice, protocol: type[T]) -> T:
     found = {point.name: point for point in metadata.entry_points(group=PLUGIN_GROUP)}
     if choice.name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
@@ -187,7 +189,7 @@ def _plugin(choice: c.PluginChoice, protocol: type[T]) -> T:
     return made
 
 
-def stages_of(campaign: c.Campaign) -> tuple[Stage, ...]:
+def stages_of(campaign: Campaign) -> tuple[Stage, ...]:
     """The stages that a campaign has."""
     stages: list[Stage] = [Stage.GENERATE, Stage.SCREEN]
     if campaign.relaxer.kind != "none":
@@ -205,20 +207,18 @@ def ledger_url(folder: Path, settings: Settings) -> str:
     return f"sqlite:///{folder.resolve() / 'ledger.sqlite'}"
 
 
-def open_ledger(
-    campaign: c.Campaign, folder: Path, settings: Settings, *, create: bool = True
-) -> Ledger:
+def open_ledger(campaign: Campaign, folder: Path, settings: Settings, *, create: bool = True) -> Ledger:
     """The campaign's ledger."""
     database = Database(ledger_url(folder, settings), create=create)
     return Ledger(database, campaign, stages_of(campaign), settings.lease_seconds)
 
 
-def remember(campaign: c.Campaign, folder: Path) -> None:
+def remember(campaign: Campaign, folder: Path) -> None:
     """Keep the campaign's settings in its folder, so that the folder alone says what it is."""
     write_text(folder / _CAMPAIGN_FILE, campaign.model_dump_json(indent=2) + "\n")
 
 
-def reopen(folder: Path, settings: Settings) -> tuple[Ledger, c.Campaign]:
+def reopen(folder: Path, settings: Settings) -> tuple[Ledger, Campaign]:
     """The ledger and the settings of a campaign that was begun in `folder`.
 
     Raises:
@@ -233,5 +233,5 @@ def reopen(folder: Path, settings: Settings) -> tuple[Ledger, c.Campaign]:
         raise InputError(
             f"{path} is damaged: {error}", hint="run the campaign again: it writes the file anew"
         ) from error
-    campaign = c.parse_campaign(content, source=str(path))
+    campaign = parse_campaign(content, source=str(path))
     return open_ledger(campaign, folder, settings, create=False), campaign

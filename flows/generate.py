@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ..core.campaign import (
-    Campaign,
-    DiffusionChoice,
-    RandomChoice,
-    SubstitutionChoice,
-    parse_campaign,
-)
+from ..core.campaign import Campaign, parse_campaign
+from ..core.choices.generators import DiffusionChoice, RandomChoice, SubstitutionChoice
 from ..core.errors import InputError
 from ..core.records import Candidate
 from .build import build_generator

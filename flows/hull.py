@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.campaign import parse_formula
-from ..core.elements import ATOMIC_NUMBERS, SYMBOLS, chemsys, parse_elements
+from ..core.elements import ATOMIC_NUMBERS, SYMBOLS, chemsys, parse_elements, parse_formula
 from ..core.errors import InputError
 from ..core.protocols import Reference
 from ..validators.hull import Hull

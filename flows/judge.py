@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.campaign import MlipChoice
+from ..core.choices.relaxers import MlipChoice
 from ..core.crystal import Crystal
 from ..core.errors import InputError, MissingError
 from ..core.protocols import Relaxer

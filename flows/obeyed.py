@@ -9,9 +9,10 @@ from enum import StrEnum
 from functools import cache, partial
 from typing import Any
 
-from ..core.campaign import Campaign, DiffusionChoice, PlanarChoice, RandomChoice, parse_formula
+from ..core.campaign import Campaign
+from ..core.choices.generators import DiffusionChoice, PlanarChoice, RandomChoice
 from ..core.crystal import Crystal
-from ..core.elements import ATOMIC_NUMBERS, chemsys
+from ..core.elements import ATOMIC_NUMBERS, chemsys, parse_formula
 
 SYMPREC = 0.1  # angstrom; the tolerance of the space groups of the Materials Project
 

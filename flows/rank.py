@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.campaign import RelaxerChoice
+from ..core.choices.relaxers import RelaxerChoice
 from ..core.crystal import Crystal
 from ..core.errors import InputError
 from ..core.protocols import Relaxer

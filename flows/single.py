@@ -119,7 +119,7 @@ def _files_campaign(paths: Sequence[Path], relaxer: dict[str, Any]) -> Campaign:
 
 def open_reference(name: str, elements: tuple[str, ...]) -> Reference:
     """A reference by its name on the command line: embedded, mp, or a file."""
-    from ..core.campaign import EmbeddedChoice, FileChoice, MpChoice
+    from ..core.choices.references import EmbeddedChoice, FileChoice, MpChoice
 
     choice: EmbeddedChoice | MpChoice | FileChoice
     if name == "embedded":

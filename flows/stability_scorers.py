@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 from pydantic import TypeAdapter
 
-from ..core.campaign import Campaign, MlipChoice, PotentialName, RelaxerChoice
+from ..core.campaign import Campaign
+from ..core.choices.relaxers import MlipChoice, PotentialName, RelaxerChoice
 from ..core.errors import InputError
 from ..core.protocols import Evaluator, Reference, Relaxer, Scorer
 from ..core.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heliodor.core.campaign import ChgnetChoice, SevennetChoice
+from heliodor.core.choices.relaxers import ChgnetChoice, SevennetChoice
 from heliodor.core.convert import to_structure
 from heliodor.core.records import Conditions
 from heliodor.engines.mlip import ChgnetRelaxer, SevennetRelaxer

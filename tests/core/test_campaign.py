@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from heliodor.core.campaign import json_schema, load_campaign, parse_campaign, parse_formula
+from heliodor.core.campaign import json_schema, load_campaign, parse_campaign
+from heliodor.core.elements import parse_formula
 from heliodor.core.errors import InputError
 from heliodor.core.settings import load_settings
 from heliodor.flows.new import GENERATORS, campaign_text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from heliodor.core.campaign import FirstStage, MlipChoice
+from heliodor.core.choices.relaxers import FirstStage, MlipChoice
 from heliodor.core.convert import from_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Failure, Reason, Relaxed

@@ -8,7 +8,8 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
-from heliodor.core.campaign import AseChoice, ChgnetChoice, parse_campaign
+from heliodor.core.campaign import parse_campaign
+from heliodor.core.choices.relaxers import AseChoice, ChgnetChoice
 from heliodor.core.convert import from_atoms, to_atoms
 from heliodor.core.errors import InputError
 from heliodor.core.records import Failure, Reason, Relaxed

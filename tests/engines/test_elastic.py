@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Evaluated, Failure, HullPoint, Judged, Reason, Relaxed
 from heliodor.engines.elastic import GPA, Elasticity, ElasticScorer, Plan, strained

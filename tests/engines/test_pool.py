@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import HeliodorError
 from heliodor.core.records import Evaluated, Failure, Reason

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.convert import from_atoms, to_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.engines.neighbors import find_neighbors

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ase.build import bulk
 
-from heliodor.core.campaign import ChgnetChoice, MlipChoice
+from heliodor.core.choices.relaxers import ChgnetChoice, MlipChoice
 from heliodor.core.convert import from_atoms, to_atoms
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import HeliodorError, InputError, MissingError
@@ -327,7 +327,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script.write_text(
         textwrap.dedent("""
         from ase.build import bulk
-        from heliodor.core.campaign import MlipChoice
+        from heliodor.core.choices.relaxers import MlipChoice
         from heliodor.core.convert import from_atoms
         from heliodor.engines.mlip import ChgnetRelaxer
         relaxer = ChgnetRelaxer(MlipChoice(device="cpu", max_atoms=500), 1)
@@ -352,7 +352,7 @@ def test_workers_end_with_the_interpreter(tmp_path):
         textwrap.dedent("""
         import psutil
         from ase.build import bulk
-        from heliodor.core.campaign import MlipChoice
+        from heliodor.core.choices.relaxers import MlipChoice
         from heliodor.core.convert import from_atoms
         from heliodor.engines.mlip import ChgnetRelaxer
         relaxer = ChgnetRelaxer(MlipChoice(device="cpu"), 1)

@@ -20,7 +20,8 @@ from rich.console import Console
 
 from heliodor import cli
 from heliodor.cli_generate import parse_planar, parse_properties
-from heliodor.core.campaign import ChgnetChoice, NoRelaxerChoice, parse_campaign
+from heliodor.core.campaign import parse_campaign
+from heliodor.core.choices.relaxers import ChgnetChoice, NoRelaxerChoice
 from heliodor.core.convert import from_structure, to_structure
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError

@@ -28,7 +28,7 @@ WORKERS = 2
 # A plugin as a third party would write one: CHGNet, noting each crystal that it begins.
 PLUGIN = """
     import os
-    from heliodor.core.campaign import ChgnetChoice
+    from heliodor.core.choices.relaxers import ChgnetChoice
     from heliodor.engines.mlip import ChgnetRelaxer
 
     class Noting(ChgnetRelaxer):

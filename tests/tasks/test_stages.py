@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from heliodor.core.campaign import FileChoice, parse_campaign
+from heliodor.core.campaign import parse_campaign
+from heliodor.core.choices.references import FileChoice
 from heliodor.core.crystal import Crystal
 from heliodor.core.database import Database
 from heliodor.core.errors import InputError

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heliodor.core.campaign import MlipChoice
+from heliodor.core.choices.relaxers import MlipChoice
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import Evaluated
 from heliodor.engines.mlip import MlipRelaxer

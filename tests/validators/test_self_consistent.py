@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heliodor.core.campaign import ChgnetChoice, parse_campaign, relaxation_settings
+from heliodor.core.campaign import parse_campaign
+from heliodor.core.choices.relaxers import ChgnetChoice, relaxation_settings
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import HeliodorError, InputError, ReferenceUnavailableError, StorageError
 from heliodor.core.protocols import Phase, Reference, ReferenceInfo

@@ -86,7 +86,8 @@ def with_ase(batch: list[Crystal], calc, name: str) -> Run:
                 if within(atoms):
                     break
             ends.append(from_atoms(atoms))
-        except Exception:
+        except Exception as error:  # the potentials raise many types for odd crystals
+            print(f"  ASE {name}: {crystal.formula} failed: {type(error).__name__}: {error}")
             ends.append(None)
     return Run(f"ASE {name}", time.perf_counter() - begin, ends)
 

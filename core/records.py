@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .crystal import Crystal
+from .levels import Level
 
 
 class Stage(StrEnum):
@@ -22,6 +23,7 @@ class Stage(StrEnum):
     ASSESS = "assess"
     REVIEW = "review"
     DFT = "dft"
+    VERIFY = "verify"
 
 
 class Status(StrEnum):
@@ -67,6 +69,11 @@ class Reason(StrEnum):
     CORRECTION = "energy_correction_failed"
     CHECK_FAILED = "check_failed"
     DFT_INPUT = "dft_input_failed"
+    DFT_ELEMENT = "element_without_pseudopotential"
+    DFT_NOT_CONVERGED = "dft_not_converged"
+    DFT_FAILED = "dft_failed"  # the code ended with an error, or its result cannot be read
+    DFT_KILLED = "dft_killed"  # time or memory limit, or a signal
+    NO_COMPETITORS = "competing_phases_missing"  # no hull at this level of theory
 
 
 @dataclass(frozen=True)
@@ -293,6 +300,49 @@ class DftTicket:
     path: str
     input_digest: str
     flow_uuid: str
+
+
+@dataclass(frozen=True)
+class DftResult:
+    """What a DFT calculation gave: the last, converged step.
+
+    Args:
+        key: content key of the crystal that went in. input_digest: digest of the inputs.
+        level: what its energy may be compared with.
+        crystal: the relaxed crystal.
+        energy: eV of the cell, at that level.
+        max_force: eV/angstrom; max_stress: eV/angstrom^3; None where the code did not print them.
+        converged: the electrons and, where it was asked to relax, the geometry.
+        steps: ionic steps of the last relaxation.
+        magnetization: Bohr magneton of the cell. band_gap: eV, 0 for a metal. None: not computed.
+        seconds: wall time of all jobs.
+        attempts: how often it was run; mended: what was changed for it to converge.
+        entry: of VASP, what MaterialsProject2020Compatibility needs: run_type, is_hubbard, hubbards,
+            potcar_spec, oxide_type.
+        path: its folder.
+    """
+
+    key: str
+    input_digest: str
+    level: Level
+    crystal: Crystal
+    energy: float
+    max_force: float | None
+    max_stress: float | None
+    converged: bool
+    steps: int
+    magnetization: float | None = None
+    band_gap: float | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+    mended: tuple[str, ...] = ()
+    entry: Mapping[str, Any] | None = None
+    path: str = ""
+
+    @property
+    def energy_per_atom(self) -> float:
+        """eV/atom."""
+        return self.energy / len(self.crystal)
 
 
 @dataclass(frozen=True)

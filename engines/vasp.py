@@ -20,7 +20,8 @@ from typing import Any
 from ..core.crystal import Crystal
 from ..core.errors import StorageError
 from ..core.records import DftTicket, Failure, Reason
-from .vasp_inputs import MpMaker, VaspInputs, cached_schema_access
+from .flow_speed import cached_schema_access
+from .vasp_inputs import MpMaker, VaspInputs
 
 logger = logging.getLogger("heliodor.engines")
 

@@ -1,43 +1,66 @@
-"""VASP inputs and atomate2 Flows with the settings of the Materials Project's GGA/GGA+U hull.
+"""VASP inputs and atomate2 Flows with the settings of the Materials Project.
 
-Only the `MPGGA*` makers give energies for that hull: PBE and PBE+U with the MPRelaxSet of
-A. Jain et al., Comput. Mater. Sci. 50, 2295 (2011); U values by oxide and fluoride. No VASP licence,
-POTCAR file or pymatgen configuration is needed: potentials are named by symbol only.
+The `MPGGA*` makers give energies for its GGA/GGA+U hull: PBE and PBE+U with the MPRelaxSet of
+A. Jain et al., Comput. Mater. Sci. 50, 2295 (2011); U values by oxide and fluoride. The MP24 maker gives
+energies for its r2SCAN hull: a pre-relaxation with PBEsol, then r2SCAN (R. Kingsbury et al., Phys. Rev.
+Mater. 6, 013801 (2022), with the input sets of 2024). Moments start high-spin and ferromagnetic, as in
+those sets; other magnetic orderings are not tried. No VASP licence, POTCAR file or pymatgen configuration
+is needed: potentials are named by symbol only.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
-import inspect
 import json
-import logging
 import operator
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
 from ..core.errors import InputError, missing_extra
+from ..core.levels import Hull
 
-logger = logging.getLogger("heliodor.engines")
+if TYPE_CHECKING:
+    from jobflow.core.flow import Flow
 
-# maker -> (module, where the maker keeps the input set of its first calculation)
-_MAKERS = {
-    "MPGGADoubleRelaxStaticMaker": (
-        "atomate2.vasp.flows.mp",
-        "relax_maker.relax_maker1.input_set_generator",
-    ),
-    "MPGGARelaxMaker": ("atomate2.vasp.jobs.mp", "input_set_generator"),
-    "MPGGAStaticMaker": ("atomate2.vasp.jobs.mp", "input_set_generator"),
+
+@dataclass(frozen=True)
+class MakerKind:
+    """One of atomate2's makers of the Materials Project.
+
+    Args:
+        module: where it is.
+        first, last: where it keeps the input sets of its first and its last calculation.
+        functional, hull: as in `core.levels.Level`.
+        static: its last calculation is a static one.
+    """
+
+    module: str
+    first: str
+    last: str
+    functional: str
+    hull: Hull
+    static: bool = True
+
+
+_FLOWS, _JOBS = "atomate2.vasp.flows.mp", "atomate2.vasp.jobs.mp"
+_SET = "input_set_generator"
+_FIRST, _STATIC = f"relax_maker.relax_maker1.{_SET}", f"static_maker.{_SET}"
+_PBE = "PBE/PBE+U"
+
+MAKERS: Mapping[str, MakerKind] = {
+    "MPGGADoubleRelaxStaticMaker": MakerKind(_FLOWS, _FIRST, _STATIC, _PBE, "GGA_GGA+U"),
+    "MPGGARelaxMaker": MakerKind(_JOBS, _SET, _SET, _PBE, "GGA_GGA+U", static=False),
+    "MPGGAStaticMaker": MakerKind(_JOBS, _SET, _SET, _PBE, "GGA_GGA+U"),
+    "MP24DoubleRelaxStaticMaker": MakerKind(_FLOWS, _FIRST, _STATIC, "r2SCAN", "R2SCAN"),
 }
+"""Makers whose energies may stand on a hull of the Materials Project."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +81,39 @@ class VaspInputs:
 
 
 class MpMaker:
-    """One of atomate2's `MPGGA*` makers, by name.
+    """One of atomate2's makers of the Materials Project, by name.
 
     Raises:
         InputError: another name. MissingError: atomate2 is not installed.
     """
 
     def __init__(self, name: str) -> None:
-        if name not in _MAKERS:
+        if name not in MAKERS:
             raise InputError(
-                f"dft.maker: got {name!r}; known: {', '.join(_MAKERS)}",
-                hint="other makers do not give energies for the GGA/GGA+U hull",
+                f"dft.maker: got {name!r}; known: {', '.join(MAKERS)}",
+                hint="other makers do not give energies for a hull of the Materials Project",
             )
-        module, first_set = _MAKERS[name]
+        self.name = name
+        self.kind = MAKERS[name]
         try:
-            self._class = getattr(importlib.import_module(module), name)
+            self._class = getattr(importlib.import_module(self.kind.module), name)
         except ImportError as error:
             raise missing_extra("atomate2", "vasp") from error
-        self._first_set = operator.attrgetter(first_set)
-        self.name = name
+
+    def first_set(self) -> Any:
+        """A new input set generator of the first calculation: it keeps the structure it was asked for."""
+        return operator.attrgetter(self.kind.first)(self._maker())
+
+    def last_set(self) -> Any:
+        """A new input set generator of the last calculation, which gives the energy."""
+        return operator.attrgetter(self.kind.last)(self._maker())
+
+    def _maker(self) -> Any:
+        made = self._class()
+        if hasattr(made, "clean_files"):
+            # The last job must be the one with the energy. Its relaxations' WAVECAR files stay.
+            made.clean_files = None
+        return made
 
     def inputs(self, crystal: Crystal) -> VaspInputs:
         """Inputs of the first calculation, for the cell as it is (never symmetrised or reduced).
@@ -94,8 +131,7 @@ class MpMaker:
             raise ValueError("lattice or coordinates are not finite")
         if crystal.volume < 1e-3:
             raise ValueError(f"the cell is flat: its volume is {crystal.volume:.3g} cubic angstrom")
-        # A new maker each time: the generator keeps the structure that it was last asked for.
-        generator = self._first_set(self._class())
+        generator = self.first_set()
         unknown = [s for s in crystal.elements if s not in generator.config_dict["POTCAR"]]
         if unknown:
             raise ValueError(f"no potential for {', '.join(unknown)} in the Materials Project's set")
@@ -107,65 +143,51 @@ class MpMaker:
             for w in caught
             if issubclass(w.category, BadInputSetWarning)
         }
-        files = {name: str(made[name]).rstrip("\n") + "\n" for name in made}
+        # MP24 has no KPOINTS file: KSPACING in the INCAR stands for it.
+        files = {name: str(part).rstrip("\n") + "\n" for name, part in made.items() if part is not None}
         # Not the POSCAR: the crystal's key stands for it, and does not depend on the order of atoms.
         parts = {name: text for name, text in files.items() if name != "POSCAR"}
         parts |= {"maker": self.name, "key": crystal.digest}
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        return VaspInputs(files, _settings(made, generator), tuple(sorted(notes)), digest)
+        settings = _settings(made, generator, self.kind)
+        return VaspInputs(files, settings, tuple(sorted(notes)), digest)
 
-    def flow(self, crystal: Crystal, input_digest: str) -> Any:
-        """The jobflow Flow; key, formula and digest are in the metadata of each job and its results."""
+    def make(self, crystal: Crystal) -> Flow:
+        """The jobflow Flow as atomate2 makes it; its last job is the calculation that gives the energy."""
         from jobflow.core.flow import Flow
 
-        made = self._class().make(to_structure(crystal))
-        flow = made if isinstance(made, Flow) else Flow([made], output=made.output, name=made.name)
+        made = self._maker().make(to_structure(crystal))
+        return made if isinstance(made, Flow) else Flow([made], output=made.output, name=made.name)
+
+    def flow(self, crystal: Crystal, input_digest: str) -> Flow:
+        """The jobflow Flow; key, formula and digest are in the metadata of each job and its results."""
+        flow = self.make(crystal)
         flow.name = f"{crystal.formula} {flow.name}"
         origin = {"key": crystal.digest, "formula": crystal.formula, "input_digest": input_digest}
         flow.update_metadata({"heliodor": origin}, dynamic=False)
         return flow
 
 
-def _settings(made: Any, generator: Any) -> dict[str, Any]:
+def _settings(made: Any, generator: Any, kind: MakerKind) -> dict[str, Any]:
     """What decides whether the energy may go on the hull."""
     incar, poscar = made["INCAR"], made["POSCAR"]
     species = poscar.site_symbols
     hubbard = dict(zip(species, incar.get("LDAUU", []), strict=False)) if incar.get("LDAU") else {}
     hubbard = {s: float(u) for s, u in hubbard.items() if u}
     sites = [site.specie.symbol for site in poscar.structure]
+    plain = "GGA" if kind.hull == "GGA_GGA+U" else "R2SCAN"
     return {
-        "run_type": "GGA+U" if hubbard else "GGA",
+        "run_type": f"{plain}+U" if hubbard else plain,
         "potcar_functional": generator.user_potcar_functional,
         "potcar_symbols": str(made["POTCAR.spec"]).split(),
         "hubbard_u": hubbard,
         "initial_moments": dict(zip(sites, map(float, incar.get("MAGMOM", [])), strict=False)),
         "encut": float(incar["ENCUT"]),
-        "kpoints": [list(map(int, grid)) for grid in made["KPOINTS"].kpts],
+        **_kpoints(made),
     }
 
 
-_patching = threading.RLock()
-
-
-@contextmanager
-def cached_schema_access() -> Iterator[None]:
-    """Make many Flows 40 times faster, by remembering what jobflow works out anew at each access.
-
-    `jobflow.core.reference.validate_schema_access(schema, item)` builds the whole JSON schema of
-    atomate2's task document each time a job refers to `output.structure`; its answer depends on its
-    two arguments alone. Within this context, and nowhere else, it is cached. A jobflow whose function
-    looks otherwise is left as it is: slower, never wrong.
-    """
-    from jobflow.core import reference
-
-    with _patching:
-        original = getattr(reference, "validate_schema_access", None)
-        if original is None or list(inspect.signature(original).parameters) != ["schema", "item"]:
-            logger.debug("jobflow's schema check has changed; making flows without the cache")
-            yield
-            return
-        reference.validate_schema_access = functools.cache(original)
-        try:
-            yield
-        finally:
-            reference.validate_schema_access = original
+def _kpoints(made: Any) -> dict[str, Any]:
+    if (written := made["KPOINTS"]) is not None:
+        return {"kpoints": [list(map(int, grid)) for grid in written.kpts]}
+    return {"kspacing": float(made["INCAR"]["KSPACING"])}

@@ -28,7 +28,7 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError, MissingError, StorageError
 from heliodor.core.protocols import DftEngine
 from heliodor.core.records import DftTicket, Failure, Reason
-from heliodor.engines import vasp, vasp_inputs
+from heliodor.engines import vasp
 from heliodor.engines.vasp import VaspEngine, write_manifest
 
 FCC = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
@@ -334,31 +334,6 @@ def test_unwritable_folder_is_a_storage_error(engine, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write DFT inputs"):
         engine.prepare([rocksalt("Mg")], tmp_path / "file" / "dft")
-
-
-def test_schema_cache_is_local_and_guarded(engine, monkeypatch):
-    from emmet.core.tasks import TaskDoc
-    from jobflow.core import reference
-
-    original = reference.validate_schema_access
-    assert list(inspect.signature(original).parameters) == ["schema", "item"]
-    with vasp_inputs.cached_schema_access():
-        cached = reference.validate_schema_access
-        assert cached is not original
-        assert cached(TaskDoc, "dir_name") == original(TaskDoc, "dir_name")
-        with pytest.raises(AttributeError):
-            cached(TaskDoc, "no_such_field")
-    assert reference.validate_schema_access is original
-    with pytest.raises(RuntimeError), vasp_inputs.cached_schema_access():
-        raise RuntimeError
-    assert reference.validate_schema_access is original
-
-    def changed(schema, item, strict):
-        return original(schema, item)
-
-    monkeypatch.setattr(reference, "validate_schema_access", changed)
-    with vasp_inputs.cached_schema_access():
-        assert reference.validate_schema_access is changed
 
 
 def test_many_crystals_build_the_schema_a_few_times_only(engine, tmp_path, monkeypatch):

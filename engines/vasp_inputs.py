@@ -4,8 +4,8 @@ The `MPGGA*` makers give energies for its GGA/GGA+U hull: PBE and PBE+U with the
 A. Jain et al., Comput. Mater. Sci. 50, 2295 (2011); U values by oxide and fluoride. The MP24 maker gives
 energies for its r2SCAN hull: a pre-relaxation with PBEsol, then r2SCAN (R. Kingsbury et al., Phys. Rev.
 Mater. 6, 013801 (2022), with the input sets of 2024). Moments start high-spin and ferromagnetic, as in
-those sets; other magnetic orderings are not tried. No VASP licence, POTCAR file or pymatgen configuration
-is needed: potentials are named by symbol only.
+those sets; other magnetic orderings are not tried. No VASP licence, POTCAR file or configuration of
+pymatgen is needed: potentials are named by symbol only.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ class MpMaker:
             raise missing_extra("atomate2", "vasp") from error
 
     def first_set(self) -> Any:
-        """A new input set generator of the first calculation: it keeps the structure it was asked for."""
+        """Generator of the first inputs; a new one, for it keeps the structure it was asked for."""
         return operator.attrgetter(self.kind.first)(self._maker())
 
     def last_set(self) -> Any:
-        """A new input set generator of the last calculation, which gives the energy."""
+        """Generator of the last inputs, whose calculation gives the energy."""
         return operator.attrgetter(self.kind.last)(self._maker())
 
     def _maker(self) -> Any:
@@ -153,7 +153,7 @@ class MpMaker:
         return VaspInputs(files, settings, tuple(sorted(notes)), digest)
 
     def make(self, crystal: Crystal) -> Flow:
-        """The jobflow Flow as atomate2 makes it; its last job is the calculation that gives the energy."""
+        """The jobflow Flow as atomate2 makes it; its last job gives the energy."""
         from jobflow.core.flow import Flow
 
         made = self._maker().make(to_structure(crystal))

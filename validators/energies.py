@@ -18,19 +18,19 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from ..core.convert import to_structure
 from ..core.elements import ATOMIC_NUMBERS, SYMBOLS
 from ..core.errors import InputError
+from ..core.mp2020 import anions_of, mp2020
 from ..core.records import Failure, Reason
 from ..core.schemes import Corrections, declared
 
 if TYPE_CHECKING:
-    from pymatgen.core import Composition, Structure
-    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+    from pymatgen.core import Composition
 
     from ..core.crystal import Crystal
 
@@ -190,15 +190,7 @@ def mp2020_correction(crystal: Crystal) -> Correction:
     """MP2020 correction of a raw energy, as if computed with the Materials Project's settings.
 
     Those are PBE, with +U on V, Cr, Mn, Fe, Co, Ni, Mo, W in compounds whose most electronegative
-    element is O or F. What matters beyond the composition is which elements are anions; here it follows
-    what the formation energies of the Materials Project's own entries imply (against SevenNet-0 at
-    their geometry, 10 meV/atom mean difference where nothing is uncertain):
-    - oxidation states are guessed from the composition; where that finds none, from bond valences;
-    - oxidised sulphur (sulphates, SO2) is corrected like sulphide, as 20 of 28 such entries are;
-      pymatgen, given a structure, leaves it out, 70 to 170 meV/atom off.
-
-    The result is uncertain for oxidised sulphur, and where oxidation states decide (two or more possible
-    anions) but no guess from the composition exists: the mean error there is 30 meV/atom, up to 290.
+    element is O or F. Which elements are anions, and when that is uncertain: `core.mp2020.anions_of`.
 
     Raises:
         Exception: pymatgen cannot place the crystal; `formation_energy` turns it into a failure.
@@ -206,69 +198,27 @@ def mp2020_correction(crystal: Crystal) -> Correction:
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
     structure = to_structure(crystal)
-    composition = structure.composition
-    if len(composition) == 1:
+    if len(structure.composition) == 1:
         return Correction(0.0, uncertain=False)
-    scheme = _mp2020()
-    hubbards = _hubbards(composition, scheme)
-    states = dict(_guessed_states(crystal.reduced_composition))
-    possible = [e.symbol for e in composition if e.symbol in scheme.comp_correction]
-    possible += ["O"] * ("O" in composition)  # listed there as oxide, peroxide, superoxide, ozonide
-    undecided = not states and len(possible) > 1
-    if undecided:
-        states = _bond_valence_states(structure)
-    uncertain = undecided or states.get("S", -2.0) > 0
+    hubbards = _hubbards(structure.composition)
+    anions = anions_of(crystal)
     entry = ComputedStructureEntry(
         structure,
         0.0,
         parameters={"run_type": "GGA+U" if hubbards else "GGA", "hubbards": hubbards},
-        data={"oxidation_states": states, "sulfide_type": "sulfide" if "S" in composition else None},
+        data=anions.as_data(),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a failed guess is in the result
-        energy = sum(adjustment.value for adjustment in scheme.get_adjustments(entry))
-    return Correction(float(energy), uncertain)
+        energy = sum(adjustment.value for adjustment in mp2020().get_adjustments(entry))
+    return Correction(float(energy), anions.uncertain)
 
 
-@cache
-def _mp2020() -> MaterialsProject2020Compatibility:
-    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
-
-    return MaterialsProject2020Compatibility(check_potcar=False)
-
-
-def _hubbards(composition: Composition, scheme: MaterialsProject2020Compatibility) -> dict[str, float]:
+def _hubbards(composition: Composition) -> dict[str, float]:
     """The U values (eV) that the Materials Project would have used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # noble gases have no electronegativity
         # sorted, not max: where a noble gas has none, this must agree with pymatgen's choice
         most_electronegative = sorted(composition, key=lambda e: e.X)[-1].symbol  # noqa: FURB192
-    settings = scheme.u_settings.get(most_electronegative, {})
+    settings = mp2020().u_settings.get(most_electronegative, {})
     return {e.symbol: float(settings[e.symbol]) for e in composition if e.symbol in settings}
-
-
-@lru_cache(maxsize=50_000)
-def _guessed_states(composition: tuple[tuple[int, int], ...]) -> tuple[tuple[str, float], ...]:
-    """Most likely oxidation states of a composition; empty where none balance or it is too large."""
-    from pymatgen.core import Composition
-
-    formula = Composition({SYMBOLS[z]: n for z, n in composition})
-    try:
-        guesses = formula.oxi_state_guesses(max_sites=-20)  # as pymatgen's MP2020 does
-    except ValueError:
-        return ()
-    return tuple(guesses[0].items()) if guesses else ()
-
-
-def _bond_valence_states(structure: Structure) -> dict[str, float]:
-    """Mean oxidation state of each element by bond valence sums; empty where that fails."""
-    from pymatgen.analysis.bond_valence import BVAnalyzer
-
-    try:
-        valences = BVAnalyzer().get_valences(structure)
-    except ValueError:  # no parameters for an element, or no assignment balances
-        return {}
-    by_element: dict[str, list[float]] = {}
-    for site, valence in zip(structure, valences, strict=True):
-        by_element.setdefault(site.specie.symbol, []).append(float(valence))
-    return {s: sum(v) / len(v) for s, v in by_element.items()}

@@ -159,7 +159,7 @@ class MpMaker:
         made = self._maker().make(to_structure(crystal))
         return made if isinstance(made, Flow) else Flow([made], output=made.output, name=made.name)
 
-    def flow(self, crystal: Crystal, input_digest: str) -> Flow:
+    def flow(self, crystal: Crystal, input_digest: str) -> Any:
         """The jobflow Flow; key, formula and digest are in the metadata of each job and its results."""
         flow = self.make(crystal)
         flow.name = f"{crystal.formula} {flow.name}"

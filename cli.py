@@ -50,6 +50,13 @@ class RelaxerName(StrEnum):
     NONE = "none"
 
 
+class ThermoTypeName(StrEnum):
+    """The Materials Project's hulls."""
+
+    GGA = "GGA_GGA+U"
+    R2SCAN = "R2SCAN"
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
@@ -294,12 +301,18 @@ def reference_build(
 def reference_fetch(
     chemsys: Annotated[str, typer.Argument(help="Elements, for example Li-Mn-O.")],
 ) -> None:
-    """Fetch a chemical system from the Materials Project into the cache (needs MP_API_KEY)."""
+    thermo_type: Annotated[
+        ThermoTypeName, typer.Option(help="Whose energies: PBE with PBE+U, or r2SCAN.")
+    ] = ThermoTypeName.GGA,
+    up_to: Annotated[
+        int | None,
+        typer.Option(min=1, max=9, help="Only systems of so many of the elements; needed for over 9."),
+    ] = None,
+    """Fetch chemical systems from the Materials Project into the cache (needs MP_API_KEY)."""
     from .core.elements import parse_elements
-    from .flows.single import open_reference
+    from .flows.fetch import fetch
 
-    info = open_reference("mp", parse_elements(chemsys)).info
-    typer.echo(f"{info.name}: {info.n_phases} phases; {info.coverage}")
+    typer.echo(fetch(parse_elements(chemsys), thermo_type.value, up_to))
 
 
 @app.command()

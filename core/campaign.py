@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from .choices.dft import DftChoice, VaspChoice
 from .choices.generators import GeneratorChoice
-from .choices.references import EmbeddedChoice, ReferenceChoice
+from .choices.references import EmbeddedChoice, MpChoice, ReferenceChoice
 from .choices.relaxers import ChgnetChoice, PotentialName, RelaxerChoice
 from .choices.section import Section
 from .elements import parse_elements, parse_formula
@@ -168,6 +168,24 @@ class Campaign(Section):
                 raise ValueError(f"review.{name} needs a potential, but relaxer.kind is none")
         return self
 
+    @model_validator(mode="after")
+    def _reference_fits(self) -> Campaign:
+        if not isinstance(self.reference, MpChoice):
+            return self
+        compares = self.relaxer.kind != "none" and not self.own_energies
+        if self.reference.thermo_type != "GGA_GGA+U" and compares:
+            raise ValueError(
+                f"reference.thermo_type: got {self.reference.thermo_type}, whose hull no potential's "
+                "energies may go on; use GGA_GGA+U, or energies: own"
+            )
+        conditions = self.space.conditions()
+        if conditions.require_all and len(conditions.elements) > 9:
+            raise ValueError(
+                f"space.elements: got {len(conditions.elements)}, all in every crystal; the Materials "
+                "Project answers for at most 9; use subsystems: true, or another reference"
+            )
+        return self
+
     def science_digest(self) -> str:
         """Digest of all that decides candidates and verdicts.
 
@@ -183,6 +201,8 @@ class Campaign(Section):
             del content["generator"]["disorder"]  # as before there was a choice
         if not self.own_energies:
             content["reference"].pop("energies", None)  # as before there was a choice
+        if content["reference"].get("thermo_type") == "GGA_GGA+U":
+            del content["reference"]["thermo_type"]  # as before there was a choice
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

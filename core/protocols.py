@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from .columns import Column, Value
 from .crystal import Crystal
+from .levels import Hull
 from .records import Candidate, Conditions, DftTicket, Evaluated, Failure, Judged, Relaxed, Verdict
 
 
@@ -112,7 +113,11 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class ReferenceInfo:
-    """What a reference is. `name` and `digest` pin the snapshot; `coverage` says what it holds."""
+    """What a reference is. `name` and `digest` pin the snapshot; `coverage` says what it holds.
+
+    `version` is that of the database that it was taken from, and `hull` says which energies may be put
+    beside its own.
+    """
 
     name: str
     digest: str
@@ -120,6 +125,8 @@ class ReferenceInfo:
     coverage: str
     attribution: str = ""
     date: str = ""
+    version: str = ""
+    hull: Hull = "GGA_GGA+U"
 
 
 @dataclass(frozen=True)

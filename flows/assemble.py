@@ -19,11 +19,11 @@ from ..tasks.screen import screened_crystals
 from .build import (
     build_dft,
     build_generator,
-    build_reference,
     build_relaxer,
     open_ledger,
     with_own_energies,
 )
+from .pinned import reference_of
 from .scorers import build_scorers
 from .stability_scorers import stability_scorers
 
@@ -52,7 +52,7 @@ def assemble(
     rules = campaign.screen
     matcher = MatcherSettings(rules.ltol, rules.stol, rules.angle_tol)
     relaxer = build_relaxer(campaign.relaxer, settings.workers)
-    reference = build_reference(campaign.reference, conditions.elements, matcher, settings)
+    reference = reference_of(campaign, folder, matcher, settings)
     resources = ExitStack()
     scorers = build_scorers(campaign.review, reference)
     if relaxer is not None:

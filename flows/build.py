@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..core.campaign import Campaign, parse_campaign
 from ..core.choices import dft, generators, references, relaxers
@@ -19,6 +19,9 @@ from ..core.protocols import DftEngine, Generator, Reference, Relaxer
 from ..core.records import Candidate, Conditions, Failure, Stage
 from ..core.settings import Settings
 from ..validators.matching import MatcherSettings
+
+if TYPE_CHECKING:
+    from ..validators.mp_supply import MpSupply
 
 PLUGIN_GROUP = "heliodor.plugins"
 T = TypeVar("T")
@@ -105,8 +108,13 @@ def build_reference(
     elements: tuple[str, ...],
     matcher: MatcherSettings,
     settings: Settings,
+    version: str | None = None,
 ) -> Reference:
-    """The reference that the campaign file names."""
+    """The reference that the campaign file names.
+
+    Args:
+        elements: what may appear; empty: anything. version: of the Materials Project's database.
+    """
     match choice:
         case references.EmbeddedChoice():
             from ..validators.reference_embedded import EmbeddedReference
@@ -121,17 +129,23 @@ def build_reference(
                 return EmbeddedReference(path)
             return FileReference(path, matcher, settings.cache, settings.workers)
         case references.MpChoice():
-            from ..validators.reference_mp import MpReference
+            from ..validators.reference_mp import materials_project
 
-            return MpReference(
-                settings.mp_api_key,
-                settings.cache,
-                elements,
-                database_version=choice.database_version,
-                settings=matcher,
-            )
+            supply = mp_supply(choice.thermo_type, settings, version or choice.database_version)
+            return materials_project(supply, elements, settings.cache, matcher)
         case PluginChoice():
             return _plugin(choice, Reference)
+
+
+def mp_supply(
+    thermo_type: references.ThermoType, settings: Settings, version: str | None = None
+) -> MpSupply:
+    """Snapshots of the Materials Project: those in the cache, and with a key what is not there yet."""
+    from ..validators.mp_client import MpClient
+    from ..validators.mp_supply import MpSupply
+
+    server = MpClient(settings.mp_api_key) if settings.mp_api_key else None
+    return MpSupply(settings.cache / "mp", thermo_type, server, version)
 
 
 def with_own_energies(

@@ -22,6 +22,7 @@ from ..tasks.table import records
 from .assemble import assemble
 from .pipeline import run_slots
 from .stopping import stop_on_signals
+from .pinned import refuse_changed_version
 
 _LANES = 6  # at most so many batches at a time, over all stages
 _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
@@ -85,7 +86,8 @@ def refuse_changed_inputs(context: Context) -> None:
     mixed without a word.
 
     Raises:
-        InputError: the generator's files or the reference's file have other content now.
+        InputError: the generator's files or the reference's file have other content now, or the
+            reference is of another version of its database.
     """
     campaign = context.campaign
     now: dict[str, Any] = {"the generator": getattr(context.generator, "provenance", {}).get("inputs")}
@@ -96,6 +98,7 @@ def refuse_changed_inputs(context: Context) -> None:
             "the generator": record.get("inputs"),
             "the reference": record.get("reference", {}).get("digest"),
         }
+    refuse_changed_version(context.reference.info, context.ledger)
         for whose, digest in now.items():
             if begun[whose] not in (None, digest):
                 raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -122,3 +124,20 @@ def mgo() -> Crystal:
 def srtio3() -> Crystal:
     """SrTiO3, cubic perovskite, a = 3.905 angstrom."""
     return crystal_of("Pm-3m", 3.905, ["Sr", "Ti", "O"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]])
+
+
+@pytest.fixture(scope="session")
+def mp_served() -> Iterator[SimpleNamespace]:
+    """The Materials Project's server code on loopback, for the whole session; see `mp_server.py`."""
+    pytest.importorskip("emmet.api", reason="emmet-api is not installed (extra dev)")
+    module = runpy.run_path(str(Path(__file__).with_name("mp_server.py")))
+    with module["serve"]() as (address, layer):
+        yield SimpleNamespace(**module, address=address, layer=layer)
+
+
+@pytest.fixture
+def mp_server(mp_served: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """That server without faults, and mp-api sent there."""
+    mp_served.layer.reset()
+    monkeypatch.setenv("MP_API_ENDPOINT", mp_served.address)
+    return mp_served

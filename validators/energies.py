@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from ..core.convert import to_structure
 from ..core.elements import ATOMIC_NUMBERS, SYMBOLS
 from ..core.errors import InputError
+from ..core.levels import Hull
 from ..core.mp2020 import anions_of, mp2020
 from ..core.records import Failure, Reason
 from ..core.schemes import Corrections, declared
@@ -118,12 +119,18 @@ def scheme_of(model: str) -> Scheme:
         ) from None
 
 
-def require_comparable(model: str) -> None:
-    """Refuse a potential whose energies cannot stand beside the Materials Project's.
+def require_comparable(model: str, hull: Hull = "GGA_GGA+U") -> None:
+    """Refuse a potential whose energies cannot stand on a hull.
 
     Raises:
-        InputError: another functional, or the potential is not listed.
+        InputError: another functional, or the potential is not listed. No potential's energies are on
+            the Materials Project's R2SCAN scheme: those that learned r2SCAN are on one of their own.
     """
+    if hull != "GGA_GGA+U":
+        raise InputError(
+            f"model: {model} cannot be compared with energies of the {hull} hull",
+            hint="give the reference 'thermo_type: GGA_GGA+U', or 'energies: own'",
+        )
     if not scheme_of(model).comparable:
         raise InputError(
             f"model: {model} is of another functional than the Materials Project's GGA/GGA+U hull; "

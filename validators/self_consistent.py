@@ -76,6 +76,7 @@ class SelfConsistentReference:
             name=f"{about.name}, energies of {self.model}",
             digest=hashlib.sha256(identity.encode()).hexdigest(),
             coverage=f"{about.coverage}; all energies are {self.model}'s own, at its minima: {count}",
+            hull="own",
         )
 
     def compute(self, systems: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:

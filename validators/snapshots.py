@@ -1,4 +1,4 @@
-"""Snapshots of the Materials Project: immutable files of phases of one chemical system."""
+"""Snapshots of the Materials Project: immutable files of the phases of some chemical systems."""
 
 from __future__ import annotations
 
@@ -9,48 +9,80 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 from ..core.convert import ConversionError, from_structure
+from ..core.elements import chemsys
 from ..core.errors import ReferenceUnavailableError, StorageError
 from ..core.protocols import Phase
 from .entries import elemental_minima, formation_from_elements
 from .tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
-    from pymatgen.entries.computed_entries import ComputedStructureEntry
+    from ..core.choices.references import ThermoType
+    from .mp_client import Document
 
 log = logging.getLogger("heliodor.validators")
 
-THERMO_TYPE = "GGA_GGA+U"
 ATTRIBUTION = "Materials Project (A. Jain et al., APL Mater. 1, 011002 (2013), CC BY 4.0)"
 
-_RUN_TYPE = re.compile(r"-(GGA(\+U)?|R2SCAN)$")
+System = frozenset[str]
+"""The symbols of a chemical system."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A file of phases of one chemical system, as it was in one database version."""
+    """A file of phases, as they were in one version of the database, on one hull.
+
+    Args:
+        systems: chemical systems whose phases are all there, those of their subsystems too.
+        date: when it was fetched, ISO 8601.
+    """
 
     path: Path
-    elements: frozenset[str]
+    systems: tuple[System, ...]
     database_version: str
+    thermo_type: str
     date: str
 
+    def covers(self, system: Iterable[str]) -> bool:
+        """Whether all phases of a chemical system are there."""
+        wanted = frozenset(system)
+        return any(wanted <= there for there in self.systems)
 
-def find_snapshot(
-    folder: Path, elements: Iterable[str], database_version: str | None = None
-) -> Snapshot | None:
-    """The newest snapshot that covers the elements; of one date, the smallest."""
-    wanted = frozenset(elements)
+    @property
+    def scope(self) -> str:
+        """Its chemical systems, for a person."""
+        names = [chemsys(system) for system in self.systems]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def subsystems(systems: Iterable[System]) -> set[str]:
+    """The names of chemical systems and all their subsystems, such as Mg, Mg-O, O."""
+    return {
+        "-".join(part)
+        for system in systems
+        for size in range(1, len(system) + 1)
+        for part in combinations(sorted(system), size)
+    }
+
+
+def find_snapshots(
+    folder: Path, thermo_type: ThermoType, database_version: str | None = None
+) -> list[Snapshot]:
+    """The snapshots in a folder, newest first; of one date, the smallest first."""
     found = [s for path in sorted(folder.glob("*.parquet")) if (s := _describe(path)) is not None]
     fitting = [
-        s for s in found if wanted <= s.elements and database_version in (None, s.database_version)
+        s
+        for s in found
+        if s.thermo_type == thermo_type and database_version in (None, s.database_version)
     ]
-    return max(fitting, key=lambda s: (s.date, -len(s.elements), s.path.name), default=None)
+    smallest = sorted(fitting, key=lambda s: (sum(map(len, s.systems)), s.path.name))
+    return sorted(smallest, key=lambda s: s.date, reverse=True)
 
 
 def _describe(path: Path) -> Snapshot | None:
@@ -59,11 +91,14 @@ def _describe(path: Path) -> Snapshot | None:
     import pyarrow.parquet as pq
 
     try:
-        about = json.loads((pq.read_schema(path).metadata or {})[b"heliodor"])
-        if about["thermo_type"] != THERMO_TYPE:
-            return None
+        about: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[b"heliodor"])
+        systems = about["systems"] if "systems" in about else [about["elements"]]  # as it was once
         return Snapshot(
-            path, frozenset(about["elements"]), str(about["database_version"]), str(about["date"])
+            path,
+            tuple(frozenset(system) for system in systems),
+            str(about["database_version"]),
+            str(about["thermo_type"]),
+            str(about["date"]),
         )
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         log.warning("%s is no snapshot of the Materials Project and is ignored: %s", path, error)
@@ -71,26 +106,35 @@ def _describe(path: Path) -> Snapshot | None:
 
 
 def write_snapshot(
-    folder: Path, elements: tuple[str, ...], version: str, entries: Sequence[ComputedStructureEntry]
+    folder: Path,
+    systems: Collection[System],
+    version: str,
+    thermo_type: ThermoType,
+    documents: Sequence[Document],
 ) -> Snapshot:
-    """Write the entries as a snapshot: complete under its name, or not there.
+    """Write the documents as a snapshot: complete under its name, or not there.
+
+    Args:
+        systems: whose phases they all are; each element of them has an entry.
 
     Raises:
         ReferenceUnavailableError: no entry is an ordered structure. StorageError: the disk refuses.
     """
-    phases, left_out = _phases(entries)
+    phases, left_out = _phases(documents)
     if not phases:
         raise ReferenceUnavailableError("the Materials Project returned no ordered structures")
     date = datetime.now(UTC).isoformat()
     about = {
-        "elements": elements,
+        "systems": sorted(sorted(system) for system in systems),
         "database_version": version,
         "date": date,
-        "thermo_type": THERMO_TYPE,
+        "thermo_type": thermo_type,
     }
     metadata = {"heliodor": json.dumps(about), "attribution": ATTRIBUTION, "left_out": left_out}
     stamp = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
-    path = folder / f"{'-'.join(elements)}_{version}_{stamp}.parquet"
+    first = "-".join(about["systems"][0])
+    name = first if len(systems) == 1 else f"{first}_and_{len(systems) - 1}"
+    path = folder / (re.sub(r"[^\w.+-]", "", f"{name}_{thermo_type}_{version}_{stamp}") + ".parquet")
     part = folder / f".{path.name}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,34 +146,32 @@ def write_snapshot(
             f"{folder}: the snapshot cannot be written ({error.strerror})",
             hint="free some space, or set HELIODOR_CACHE to another folder",
         ) from error
-    return Snapshot(path, frozenset(elements), version, date)
+    return Snapshot(path, tuple(map(frozenset, about["systems"])), version, thermo_type, date)
 
 
-def _phases(entries: Iterable[ComputedStructureEntry]) -> tuple[list[Phase], str]:
+def lacking_elements(systems: Iterable[System], documents: Iterable[Document]) -> set[str]:
+    """Elements of the systems of which there is no entry: their compounds have no formation energy."""
+    there = elemental_minima(entry for document in documents for entry in document.entries)
+    return {element for system in systems for element in system} - set(there)
+
+
+def _phases(documents: Iterable[Document]) -> tuple[list[Phase], str]:
     """Phases by rising (id, energy), and a note on what was left out.
 
     Formation energies are those of a phase diagram of the entries: corrected energies against the
     lowest entry of each element.
     """
-    entries = sorted(entries, key=lambda e: (_material_id(e), e.energy_per_atom))
-    references = elemental_minima(entries)
+    named = [(d.material_id, entry) for d in documents for entry in d.entries]
+    named.sort(key=lambda pair: (pair[0], pair[1].energy_per_atom))
+    references = elemental_minima(entry for _, entry in named)
     phases: list[Phase] = []
-    disordered = without = 0
-    for entry in entries:
+    unusable = 0
+    for name, entry in named:
         try:
             crystal = from_structure(entry.structure)
         except ConversionError:
-            disordered += 1
+            unusable += 1
             continue
-        known = all(e.symbol in references for e in entry.composition)
-        without += not known
-        energy = formation_from_elements(entry, references) if known else None
-        phases.append(Phase(_material_id(entry), crystal.reduced_composition, energy, None, crystal))
-    notes = [f"; {disordered} left out: partial occupancies"] if disordered else []
-    notes += [f"; {without} without an energy: no elemental entry"] if without else []
-    return phases, "".join(notes)
-
-
-def _material_id(entry: ComputedStructureEntry) -> str:
-    """The material's id as text; the client's ids are objects, entry ids such as "mp-149-GGA"."""
-    return _RUN_TYPE.sub("", str(entry.data.get("material_id") or entry.entry_id))
+        energy = formation_from_elements(entry, references)
+        phases.append(Phase(name, crystal.reduced_composition, energy, None, crystal))
+    return phases, f"; {unusable} left out: no ordered structure" if unusable else ""

@@ -113,7 +113,7 @@ class Stability:
         """Refuse a potential that cannot be compared with the reference."""
         scheme_of(model)
         if not isinstance(self.reference, SelfConsistentReference):
-            require_comparable(model)
+            require_comparable(model, self.reference.info.hull)
         elif self.reference.model != model:
             raise InputError(
                 f"model: got {model}, but the energies of '{self.reference.info.name}' are "

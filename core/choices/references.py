@@ -13,6 +13,11 @@ Energies = Annotated[
     Field(description="own: energies of the known phases by the potential itself, not from DFT."),
 ]
 
+ThermoType = Annotated[
+    Literal["GGA_GGA+U", "R2SCAN"],
+    Field(description="Whose energies: PBE with PBE+U and MP2020 corrections, or r2SCAN."),
+]
+
 
 class EmbeddedChoice(Section):
     """The table of Materials Project phases that ships with Heliodor."""
@@ -35,6 +40,7 @@ class MpChoice(Section):
     database_version: str | None = Field(
         default=None, description="Use the cached snapshot of this version; empty: the newest cached."
     )
+    thermo_type: ThermoType = "GGA_GGA+U"
     energies: Energies = "reference"
 
 

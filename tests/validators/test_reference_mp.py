@@ -1,13 +1,12 @@
-"""Snapshots of the Materials Project: what is asked, what is kept, and how faults are told.
+"""Snapshots of the Materials Project: what is asked for, what is kept, and what of it is used.
 
-The client is replaced by a small object with the two members that are used; the entries are real.
+The server is replaced by a small object that answers two questions; the entries are real. For the client
+and the server's own code see `test_mp_server.py`.
 """
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
-from types import SimpleNamespace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -17,14 +16,17 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry, ManualEner
 
 from heliodor.core.convert import to_structure
 from heliodor.core.crystal import Crystal
-from heliodor.core.errors import InputError, MissingError, ReferenceUnavailableError, StorageError
+from heliodor.core.elements import chemsys
+from heliodor.core.errors import MissingError, ReferenceUnavailableError, StorageError
 from heliodor.core.protocols import Reference
 from heliodor.core.records import Failure, Reason, Relaxed
-from heliodor.validators.reference_mp import MpReference
-from heliodor.validators.snapshots import find_snapshot
+from heliodor.testing import check_reference
+from heliodor.validators.mp_client import Document, MpClient
+from heliodor.validators.mp_supply import MpSupply, groups
+from heliodor.validators.reference_mp import MpOnDemand, materials_project
+from heliodor.validators.snapshots import find_snapshots, subsystems
 from heliodor.validators.stability import Stability
 
-KEY = SecretStr("k" * 31 + "Q")
 FCC = (np.ones((3, 3)) - np.eye(3)) / 2
 
 
@@ -61,143 +63,122 @@ ENTRIES = [
 class Server:
     """Counts what it is asked."""
 
-    def __init__(self, entries=(), version="2025.09.25", error=None):
-        self.entries, self.version, self.error = list(entries), version, error
+    def __init__(self, entries=ENTRIES, version="2025.09.25"):
+        self.entries, self.served = list(entries), version
         self.asked = []
 
-    @contextmanager
-    def connect(self, key):
-        assert key == KEY.get_secret_value()
+    def version(self):
+        return self.served
 
-        def get_entries_in_chemsys(elements, additional_criteria):
-            self.asked.append((elements, additional_criteria))
-            if self.error is not None:
-                raise self.error
-            return self.entries
-
-        yield SimpleNamespace(db_version=self.version, get_entries_in_chemsys=get_entries_in_chemsys)
+    def fetch(self, systems, thermo_type, version=None):
+        if version not in (None, self.served):
+            raise ReferenceUnavailableError(f"serves version {self.served}, not {version}")
+        self.asked.append((systems, thermo_type))
+        found = [e for e in self.entries if chemsys(x.symbol for x in e.composition) in systems]
+        return self.served, [Document(e.data["material_id"], thermo_type, (e,)) for e in found]
 
 
 @pytest.fixture
 def server():
-    return Server(ENTRIES)
+    return Server()
 
 
-def no_network(_key):
-    raise AssertionError("the network was used")
+def reference(server, folder, elements, version=None, thermo_type="GGA_GGA+U"):
+    supply = MpSupply(folder / "mp", thermo_type, server, version)
+    return materials_project(supply, elements, folder)
 
 
-def test_one_query_of_one_thermo_type(server, tmp_path):
-    reference = MpReference(KEY, tmp_path, ["O", "Mg"], connect=server.connect)
-    assert server.asked == [(["Mg", "O"], {"thermo_types": ["GGA_GGA+U"]})]
-    assert isinstance(reference, Reference)
-    assert "2025.09.25" in reference.info.name
-    assert "GGA_GGA+U" in reference.info.coverage
-    assert reference.info.n_phases == 5
-    assert "CC BY 4.0" in reference.info.attribution
+def ids(phases):
+    return {phase.material_id for phase in phases}
+
+
+def test_one_query_with_all_subsystems(server, tmp_path):
+    known = reference(server, tmp_path, ["O", "Mg"])
+    assert server.asked == [({"Mg", "O", "Mg-O"}, "GGA_GGA+U")]
+    assert isinstance(known, Reference)
+    assert "2025.09.25" in known.info.name
+    assert "GGA_GGA+U" in known.info.coverage
+    assert known.info.n_phases == 5
+    assert "CC BY 4.0" in known.info.attribution
+    assert (known.info.version, known.info.hull) == ("2025.09.25", "GGA_GGA+U")
 
 
 def test_formation_energies_are_those_of_a_phase_diagram(server, tmp_path):
-    reference = MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
+    known = reference(server, tmp_path, ["Mg", "O"])
     diagram = PhaseDiagram(ENTRIES)
     expected = {e.data["material_id"]: diagram.get_form_energy_per_atom(e) for e in ENTRIES}
-    found = {p.material_id: p.formation_energy_per_atom for p in reference.entries("Mg-O")}
+    found = {p.material_id: p.formation_energy_per_atom for p in known.entries("Mg-O")}
     assert found == pytest.approx(expected)
 
 
 def test_a_snapshot_serves_offline_without_a_key(server, tmp_path):
-    first = MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
-    again = MpReference(None, tmp_path, "Mg-O", connect=no_network)
+    first = reference(server, tmp_path, ["Mg", "O"])
+    again = reference(None, tmp_path, ["Mg", "O"])
     assert again.info == first.info
-    assert [p.material_id for p in again.entries("Mg-O")] == [
-        p.material_id for p in first.entries("Mg-O")
-    ]
-    smaller = MpReference(None, tmp_path, ["Mg"], connect=no_network)  # by the superset
-    assert {p.material_id for p in smaller.entries(["Mg"])} == {"mp-153", "mp-154"}
+    assert again.entries("Mg-O") == first.entries("Mg-O")
+    smaller = reference(None, tmp_path, ["Mg"])  # by the superset
+    assert ids(smaller.entries(["Mg"])) == {"mp-153", "mp-154"}
 
 
 def test_novelty_and_stability_by_the_snapshot(server, tmp_path):
-    reference = MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
-    known, outside = reference.match([rock_salt(12, 8, 4.2), rock_salt(11, 17, 5.7)])
+    known_phases = reference(server, tmp_path, ["Mg", "O"])
+    known, outside = known_phases.match([rock_salt(12, 8, 4.2), rock_salt(11, 17, 5.7)])
     assert (known.passed, known.match) == (False, "mp-1265")
     assert (outside.passed, outside.reason) == (None, Reason.NO_REFERENCE)
     foreign = Relaxed(
         "k", rock_salt(11, 17, 5.7), -6.8, 0.0, 0.0, 1, converged=True, model="chgnet-0.3.0"
     )
-    failure = Stability(reference).judge(foreign)
+    failure = Stability(known_phases).judge(foreign)
     assert isinstance(failure, Failure)
     assert (failure.key, failure.reason) == ("k", Reason.NO_REFERENCE)
     assert "Cl" in failure.detail
 
 
 def test_versions_are_kept_apart_and_the_newest_is_used(server, tmp_path):
-    MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
-    newer = Server(ENTRIES, version="2026.02.01")
-    MpReference(KEY, tmp_path, "Mg-O", "2026.02.01", connect=newer.connect)
+    reference(server, tmp_path, ["Mg", "O"])
+    newer = Server(version="2026.02.01")
+    reference(newer, tmp_path, ["Mg", "O"], "2026.02.01")
     assert len(list((tmp_path / "mp").iterdir())) == 2
-    old = MpReference(None, tmp_path, "Mg-O", "2025.09.25", connect=no_network)
+    old = reference(None, tmp_path, ["Mg", "O"], "2025.09.25")
     assert "2025.09.25" in old.info.name
-    assert "2026.02.01" in MpReference(None, tmp_path, "Mg-O", connect=no_network).info.name
+    assert "2026.02.01" in reference(None, tmp_path, ["Mg", "O"]).info.name
     with pytest.raises(ReferenceUnavailableError, match=r"serves version 2026\.02\.01, not 2024"):
-        MpReference(KEY, tmp_path, "Mg-O", "2024.11.14", connect=newer.connect)
+        reference(newer, tmp_path, ["Mg", "O"], "2024.11.14")
+
+
+def test_a_snapshot_as_it_was_once_still_serves(server, tmp_path):
+    import json
+
+    import pyarrow.parquet as pq
+
+    first = reference(server, tmp_path, ["Mg", "O"])
+    (path,) = (tmp_path / "mp").iterdir()
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"heliodor"])
+    (about["elements"],) = about.pop("systems")
+    metadata = table.schema.metadata | {b"heliodor": json.dumps(about).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert reference(None, tmp_path, ["Mg", "O"]).entries("Mg-O") == first.entries("Mg-O")
 
 
 def test_no_snapshot_and_no_key_says_what_to_do(tmp_path):
-    with pytest.raises(ReferenceUnavailableError, match="MP_API_KEY") as caught:
-        MpReference(None, tmp_path, "Mg-O", connect=no_network)
-    assert "Mg-O" in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (
-            RuntimeError("REST query returned with error status code 401: Invalid API key"),
-            "refused the key",
-        ),
-        (RuntimeError("error status code 429"), "asked too often"),
-        (RuntimeError("error status code 504: Gateway Time-out"), "overloaded"),
-        (TimeoutError("read timed out"), "did not answer in time"),
-        (ConnectionError("Failed to resolve 'api.materialsproject.org'"), "cannot be reached"),
-        (OSError("Generic S3 error"), "could not answer"),
-        (ValueError("Expecting value: line 1 column 1 (char 0)"), "could not answer"),
-    ],
-)
-def test_faults_are_told_and_leave_nothing_behind(tmp_path, error, says):
-    server = Server(error=error)
-    with pytest.raises(ReferenceUnavailableError, match=says) as caught:
-        MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
-    assert caught.value.hint
-    assert not (tmp_path / "mp").exists()
-
-
-def test_the_key_is_shown_nowhere(tmp_path, caplog):
-    key = KEY.get_secret_value()
-    server = Server(error=RuntimeError(f"401 for https://api/?API_KEY={key} header X-API-KEY: {key}"))
-    with caplog.at_level(logging.DEBUG), pytest.raises(ReferenceUnavailableError) as caught:
-        MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-    reference = MpReference(KEY, tmp_path, "Mg-O", connect=Server(ENTRIES).connect)
-    seen = f"{caught.value} {caught.value!r} {caplog.text} {reference!r} {vars(reference)!r}"
-    assert key not in seen
-    assert all(key.encode() not in p.read_bytes() for p in (tmp_path / "mp").iterdir())
-
-
-def test_an_empty_answer_is_no_snapshot(tmp_path):
-    with pytest.raises(ReferenceUnavailableError, match="no entries"):
-        MpReference(KEY, tmp_path, "Mg-O", connect=Server([]).connect)
+    for elements in (["Mg", "O"], []):
+        with pytest.raises(ReferenceUnavailableError, match="MP_API_KEY"):
+            reference(None, tmp_path, elements)
+    with pytest.raises(ReferenceUnavailableError, match="of version 2024 covers Mg-O"):
+        reference(None, tmp_path, ["Mg", "O"], "2024")
 
 
 def test_damaged_and_foreign_files_in_the_cache_are_ignored(server, tmp_path, caplog):
-    MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
+    reference(server, tmp_path, ["Mg", "O"])
     (snapshot,) = (tmp_path / "mp").iterdir()
     (tmp_path / "mp" / "zz.parquet").write_bytes(b"PAR1 broken")
-    assert find_snapshot(tmp_path / "mp", ["Mg"]).path == snapshot
+    assert [s.path for s in find_snapshots(tmp_path / "mp", "GGA_GGA+U")] == [snapshot]
+    assert find_snapshots(tmp_path / "mp", "R2SCAN") == []
     assert "zz.parquet" in caplog.text
     snapshot.write_bytes(snapshot.read_bytes()[:-50])
     with pytest.raises(ReferenceUnavailableError):
-        MpReference(None, tmp_path, "Mg-O", connect=no_network)
+        reference(None, tmp_path, ["Mg", "O"])
 
 
 def test_a_full_disk_leaves_no_half_snapshot(server, tmp_path, monkeypatch):
@@ -207,25 +188,68 @@ def test_a_full_disk_leaves_no_half_snapshot(server, tmp_path, monkeypatch):
 
     monkeypatch.setattr("heliodor.validators.snapshots.write_table", full)
     with pytest.raises(StorageError, match="No space left"):
-        MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
+        reference(server, tmp_path, ["Mg", "O"])
     assert list((tmp_path / "mp").iterdir()) == []
 
 
-def test_elements_without_an_entry_are_counted(tmp_path):
-    server = Server(ENTRIES[:3])  # no oxygen
-    reference = MpReference(KEY, tmp_path, "Mg-O", connect=server.connect)
-    assert {p.material_id for p in reference.entries("Mg-O")} == {"mp-153"}
-    assert len(reference.like(((8, 1), (12, 1)))) == 2
-    assert "2 without an energy" in reference.info.coverage
+def test_an_element_without_an_entry_is_no_snapshot(tmp_path):
+    with pytest.raises(ReferenceUnavailableError, match="no GGA_GGA\\+U energy of the element O"):
+        reference(Server(ENTRIES[:4]), tmp_path, ["Mg", "O"])
+    assert not (tmp_path / "mp").exists()
 
 
-def test_too_many_elements_are_refused(tmp_path):
-    with pytest.raises(InputError, match="at most 9"):
-        MpReference(KEY, tmp_path, "H-He-Li-Be-B-C-N-O-F-Ne", connect=no_network)
+def test_more_than_nine_elements_and_none_are_served_on_demand(server, tmp_path):
+    many = ["H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Mg"]
+    for elements in (many, []):
+        known = reference(server, tmp_path, elements)
+        assert isinstance(known, MpOnDemand)
+        assert known.match([rock_salt(12, 8, 4.2)])[0].match == "mp-1265"
+        assert len(known.entries(["Mg", "O"])) == 5
+        assert len(known.like(((8, 1), (12, 1)))) == 2
+    assert len(server.asked) == 1
+    with pytest.raises(ReferenceUnavailableError, match="10 elements"):
+        known.entries(many)
+
+
+def test_on_demand_keeps_to_its_version(server, tmp_path):
+    known = reference(server, tmp_path, [])
+    assert (known.info.version, known.info.n_phases) == ("2025.09.25", 0)
+    server.served = "2026.02.01"
+    (verdict,) = known.match([rock_salt(12, 8, 4.2)])
+    assert (verdict.passed, verdict.reason) == (None, Reason.NO_REFERENCE)
+    assert "serves version 2026.02.01" in verdict.detail
+    with pytest.raises(ReferenceUnavailableError, match="no snapshot of version 2025"):
+        reference(server, tmp_path, [], "2025.09.25")
+
+
+def test_what_one_element_lacks_is_not_lost_for_the_others(server, tmp_path):
+    supply = MpSupply(tmp_path / "mp", "GGA_GGA+U", server)
+    oxide, sulfide = frozenset(("Mg", "O")), frozenset(("Mg", "S"))
+    found, lacking = supply.provide([oxide, sulfide])
+    assert list(found) == [oxide]
+    assert "element S" in lacking[sulfide].message
+    assert len(server.asked) == 1
+    assert supply.provide([sulfide])[1].keys() == {sulfide}
+    assert len(server.asked) == 1, "what is not to be had is not asked for again"
+
+
+def test_groups_fit_into_one_query():
+    elements = "Al Ba Ca Fe Li Mg Mn Na O P S Si".split()
+    systems = [frozenset(c) for c in combinations(elements, 4)]
+    parts = list(groups(systems))
+    assert sorted(s for part in parts for s in map(sorted, part)) == sorted(map(sorted, systems))
+    assert all(len(subsystems(part)) <= 511 for part in parts)
+    assert len(parts) <= 4
+    assert list(groups([frozenset(elements[:9])])) == [[frozenset(elements[:9])]]
+
+
+def test_the_contract(server, tmp_path):
+    for elements in (["Mg", "O"], []):
+        check_reference(reference(server, tmp_path, elements), rock_salt(12, 8, 4.2))
 
 
 def test_a_missing_client_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mp_api.client", None)
     with pytest.raises(MissingError, match="mp-api") as caught:
-        MpReference(KEY, tmp_path, "Mg-O")
+        reference(MpClient(SecretStr("k" * 32)), tmp_path, ["Mg", "O"])
     assert "heliodor[mp]" in caught.value.hint

@@ -300,7 +300,6 @@ def reference_build(
 @reference_app.command("fetch")
 def reference_fetch(
     chemsys: Annotated[str, typer.Argument(help="Elements, for example Li-Mn-O.")],
-) -> None:
     thermo_type: Annotated[
         ThermoTypeName, typer.Option(help="Whose energies: PBE with PBE+U, or r2SCAN.")
     ] = ThermoTypeName.GGA,
@@ -308,6 +307,7 @@ def reference_fetch(
         int | None,
         typer.Option(min=1, max=9, help="Only systems of so many of the elements; needed for over 9."),
     ] = None,
+) -> None:
     """Fetch chemical systems from the Materials Project into the cache (needs MP_API_KEY)."""
     from .core.elements import parse_elements
     from .flows.fetch import fetch

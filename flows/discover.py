@@ -20,9 +20,9 @@ from ..tasks.dft import is_sun, prepare_dft, select
 from ..tasks.outputs import write_outputs
 from ..tasks.table import records
 from .assemble import assemble
+from .pinned import refuse_changed_version
 from .pipeline import run_slots
 from .stopping import stop_on_signals
-from .pinned import refuse_changed_version
 
 _LANES = 6  # at most so many batches at a time, over all stages
 _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
@@ -93,12 +93,12 @@ def refuse_changed_inputs(context: Context) -> None:
     now: dict[str, Any] = {"the generator": getattr(context.generator, "provenance", {}).get("inputs")}
     if campaign.reference.kind == "file":
         now["the reference"] = context.reference.info.digest
+    refuse_changed_version(context.reference.info, context.ledger)
     for record in context.ledger.provenances().values():
         begun = {
             "the generator": record.get("inputs"),
             "the reference": record.get("reference", {}).get("digest"),
         }
-    refuse_changed_version(context.reference.info, context.ledger)
         for whose, digest in now.items():
             if begun[whose] not in (None, digest):
                 raise InputError(

@@ -13,29 +13,32 @@ Needs maggma, which comes with jobflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import bson
-from maggma.core import Sort, Store, StoreError
+from maggma.core import Store, StoreError
 from maggma.core.store import DateTimeFormat
 from maggma.core.validator import Validator
-from maggma.stores import MemoryStore
-from mongomock_ng.filtering import filter_applies, resolve_sort_key
+from mongomock_ng.filtering import filter_applies
 from monty.json import jsanitize
 
 from .document_file import DocumentFile, candidates, index, insert, read, replace
 from .document_json import decode, encode
+from .document_query import (
+    Criteria,
+    Document,
+    Order,
+    Properties,
+    memory_store,
+    narrowed,
+    ordered,
+    projected,
+)
 
 _BATCH = 64  # documents in memory at once while a store is searched
-
-Document = dict[str, Any]
-Criteria = dict[str, Any] | None
-Properties = dict[str, Any] | list[str] | None
-Order = dict[str, Sort | int] | None
 
 
 class SqliteStore(Store):
@@ -120,9 +123,9 @@ class SqliteStore(Store):
         rows = self._candidates(criteria or {})
         found: Iterable[Document] = (document for _, document in self._matching(rows, criteria))
         if sort:
-            found = _sorted(_narrowed(found, properties, sort), sort)
+            found = ordered(narrowed(found, properties, sort), sort)
         part = islice(found, skip, skip + limit if limit else None)
-        yield from part if properties is None else _projected(part, properties, criteria)
+        yield from part if properties is None else projected(part, properties, criteria)
 
     def update(self, docs: list[Document] | Document, key: list[str] | str | None = None) -> None:
         """Store documents in one transaction, in the place of those with the same key.
@@ -170,7 +173,7 @@ class SqliteStore(Store):
     def distinct(self, field: str, criteria: Criteria = None, all_exist: bool = False) -> list[Any]:
         """The different values of a field. `all_exist` changes nothing, as in maggma's own stores."""
         del all_exist
-        scratch = _scratch(self.query(criteria, [field.split(".", maxsplit=1)[0]]))
+        scratch = memory_store(self.query(criteria, [field.split(".", maxsplit=1)[0]]))
         return list(scratch.distinct(field))
 
     def groupby(
@@ -185,7 +188,7 @@ class SqliteStore(Store):
         """(values of the keys, their documents); sort, skip and limit apply before grouping."""
         keys = [keys] if isinstance(keys, str) else keys
         names = list(properties or [])
-        scratch = _scratch(self.query(criteria, [*keys, *names], sort, skip, limit))
+        scratch = memory_store(self.query(criteria, [*keys, *names], sort, skip, limit))
         yield from scratch.groupby(keys, properties=names)
 
     def ensure_index(self, key: str, unique: bool = False) -> bool:
@@ -251,42 +254,3 @@ def _matches(
         document = {"_id": decode(oid), **decode(body)}
         if not criteria or filter_applies(criteria, document):
             yield row, document
-
-
-def _narrowed(
-    found: Iterable[Document], properties: Properties, sort: Mapping[str, Any]
-) -> Iterator[Document]:
-    """Documents without the fields that neither a plain projection nor the order needs."""
-    shown = dict.fromkeys(properties, 1) if isinstance(properties, list) else properties or {}
-    if not shown or any(value != 1 or "$" in name for name, value in shown.items()):
-        yield from found
-        return
-    names = {"_id"} | {name.split(".")[0] for name in (*shown, *sort)}
-    for document in found:
-        yield {name: value for name, value in document.items() if name in names}
-
-
-def _sorted(found: Iterable[Document], sort: Mapping[str, Sort | int]) -> list[Document]:
-    documents = list(found)
-    for field, direction in reversed(list(sort.items())):
-        descending = Sort(direction) is Sort.Descending
-        documents.sort(key=partial(resolve_sort_key, field), reverse=descending)
-    return documents
-
-
-def _projected(
-    found: Iterator[Document], properties: Properties, criteria: Criteria
-) -> Iterator[Document]:
-    """Parts of the documents. The criteria decide what a positional projection (`a.$`) shows."""
-    while batch := list(islice(found, _BATCH)):
-        yield from _scratch(batch).query(criteria, properties)
-
-
-def _scratch(documents: Iterable[Document]) -> MemoryStore:
-    """A MemoryStore of a few documents, to let maggma do the rest."""
-    scratch = MemoryStore()
-    scratch.connect()
-    filled = list(documents)
-    if filled:
-        scratch._collection.insert_many(filled)  # noqa: SLF001
-    return scratch

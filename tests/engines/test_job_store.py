@@ -116,17 +116,18 @@ def told(call):
         return type(error)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    batches=st.lists(st.lists(_documents, max_size=5), min_size=1, max_size=3),
-    criteria=st.none() | _criteria,
-    properties=_properties,
-    sort=_orders,
-    skip=st.integers(0, 2),
-    limit=st.integers(0, 3),
-    indexed=st.lists(_paths, max_size=2),
-)
-def test_it_answers_as_a_memory_store(batches, criteria, properties, sort, skip, limit, indexed):
+@st.composite
+def _questions(draw):
+    """Criteria, and what else a query takes."""
+    return draw(st.none() | _criteria), {
+        "properties": draw(_properties),
+        "sort": draw(_orders),
+        "skip": draw(st.integers(0, 2)),
+        "limit": draw(st.integers(0, 3)),
+    }
+
+
+def agree(batches, questions, indexed):
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = opened(Path(folder) / "s"), memory()
         opened(Path(folder) / "s", "other").update([{"uuid": "u", "index": 1, "a": "x"}])
@@ -135,26 +136,58 @@ def test_it_answers_as_a_memory_store(batches, criteria, properties, sort, skip,
         for batch in batches:
             for each in (ours, theirs):
                 each.update(batch, key=["uuid", "index"])
-        asked = {"properties": properties, "sort": sort, "skip": skip, "limit": limit}
-        expected = told(lambda: plain(theirs.query(criteria, **asked)))
-        if expected is not AttributeError:  # mongomock stumbles over `[None]`, also past the limit
-            assert told(lambda: plain(ours.query(criteria, **asked))) == expected
-        assert told(lambda: ours.count(criteria)) == told(lambda: theirs.count(criteria))
-        for field in ("uuid", "tags", "a.b"):
-            found, right = (told(lambda e=e, f=field: e.distinct(f, criteria)) for e in (ours, theirs))
-            assert repr(found) == repr(right)
-        found, right = (told(lambda e=e: _grouped(e, criteria)) for e in (ours, theirs))
-        assert found == right
-        if told(lambda: theirs.remove_docs(criteria or {})) is None:
-            ours.remove_docs(criteria or {})
+        for criteria, asked in questions:
+            expected = told(lambda c=criteria, a=asked: plain(theirs.query(c, **a)))
+            if expected is not AttributeError:  # mongomock stumbles over `[None]`, also past the limit
+                assert told(lambda c=criteria, a=asked: plain(ours.query(c, **a))) == expected
+            found, right = (told(lambda e=e, c=criteria: aside(e, c)) for e in (ours, theirs))
+            assert found == right
+        criteria = questions[0][0] or {}
+        if told(lambda: theirs.remove_docs(criteria)) is None:
+            ours.remove_docs(criteria)
             assert plain(ours.query()) == plain(theirs.query())
 
 
-def _grouped(store, criteria):
-    return [
-        (key, plain(group))
-        for key, group in store.groupby(["uuid", "index"], criteria, properties=["a"])
-    ]
+def aside(store, criteria):
+    """What is not a query."""
+    groups = store.groupby(["uuid", "index"], criteria, properties=["a"])
+    return (
+        told(lambda: store.count(criteria)),
+        [repr(told(lambda f=field: store.distinct(f, criteria))) for field in ("uuid", "tags", "a.b")],
+        told(lambda: [(key, plain(group)) for key, group in groups]),
+    )
+
+
+_stored = st.lists(st.lists(_documents, max_size=5), min_size=1, max_size=3)
+_asked = st.lists(_questions(), min_size=1, max_size=8)
+_indexed = st.lists(_paths, max_size=2)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batches=_stored, questions=_asked, indexed=_indexed)
+def test_it_answers_as_a_memory_store(batches, questions, indexed):
+    agree(batches, questions, indexed)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batches=_stored, questions=_asked, indexed=_indexed)
+def test_it_always_answers_as_a_memory_store(batches, questions, indexed):
+    agree(batches, questions, indexed)
+
+
+def test_what_jobflow_asks(store):
+    theirs = memory()
+    documents = [{"uuid": u, "index": i, "output": {"n": i, "of": u}} for u in "uvw" for i in (2, 1, 3)]
+    for each in (store, theirs):
+        each.update(documents, key=["uuid", "index"])
+    for criteria in ({"uuid": "v"}, {"uuid": "v", "index": 1}, {"uuid": {"$in": ["u", "w"]}}, {}):
+        for properties in (None, ["output", "uuid", "index"], ["index"], ["output.n"]):
+            for sort in (None, {"index": -1}, {"index": 1, "uuid": -1}, {"output.n": 1}):
+                asked = {"properties": properties, "sort": sort}
+                right = plain(theirs.query(criteria, **asked))
+                assert plain(store.query(criteria, **asked)) == right
+                assert len(right) == theirs.count(criteria) > 0
 
 
 @settings(max_examples=60, deadline=None)

@@ -179,7 +179,7 @@ def job_inputs(maker: str, structure: Structure) -> dict[str, tuple[dict[str, st
         (DOUBLE, ["MPRelaxSet", "MPRelaxSet", "MPStaticSet"]),
         # The PBEsol pre-relaxation gives no energy: the validator knows PBEsol only of an older
         # protocol (MPScanRelaxSet, GGA_COMPAT unset, other potentials), and would refuse it for that.
-        (R2SCAN, [None, "MP24RelaxSet", "MP24StaticSet"]),
+        pytest.param(R2SCAN, [None, "MP24RelaxSet", "MP24StaticSet"], marks=pytest.mark.slow),
     ],
 )
 def test_each_job_passes_the_materials_projects_validation(maker, sets, potcar_stats, monkeypatch):
@@ -218,6 +218,7 @@ def test_the_validation_sees_what_is_wrong(potcar_stats, monkeypatch):
         assert word in found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("maker", [DOUBLE, "MPGGAStaticMaker", R2SCAN])
 def test_inputs_are_the_sets_own(maker):

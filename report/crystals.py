@@ -320,5 +320,6 @@ def _origin(row: CrystalRow) -> Html:
             ("made from", row.source or NOTHING),
             ("candidate", join([f"no. {row.slot} · ", h("code", row.key[:12], title=row.key)])),
             ("DFT inputs", h("code", row.dft_path) if row.dft_path else "not prepared"),
+            ("DFT", h("a", row.dft_verdict, href=f"#dft-{row.slot}") if row.dft_verdict else None),
         ],
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..core.files import write_text
 from .crystals import gallery, ranked, scenes, table
+from .dft import dft_section
 from .hull_plots import hull_figure
 from .markup import Html, h, join, json_script, percent, words
 from .model import ReportData
@@ -62,6 +63,7 @@ def render(data: ReportData) -> str:
                 _section("Elements", element_map(data.element_counts)),
                 class_="pair",
             ),
+            _dft(data),
             _section("Crystals", join([gallery(rows), table(rows)]), "crystals"),
             _polymorphs(data),
             _hulls(data),
@@ -102,8 +104,9 @@ def _section(title: str, content: Html, ident: str | None = None, about: str | N
 
 
 def _header(data: ReportData) -> Html:
+    verified = ("DFT",) if data.dft else ()
     extra = ("polymorphs",) if data.polymorphs else ()
-    links = ("funnel", "energies", "crystals", *extra, "hulls", "provenance")
+    links = ("funnel", "energies", *verified, "crystals", *extra, "hulls", "provenance")
     low, high = wilson(min(data.sun, data.proposed), data.proposed)
     share = percent(data.sun / data.proposed) if data.proposed else "–"
     settings = join(h("div", h("dt", label), h("dd", value)) for label, value in data.settings)
@@ -118,7 +121,11 @@ def _header(data: ReportData) -> Html:
         h(
             "div",
             h("span", _emblem(), h("b", "Heliodor"), class_="brand"),
-            h("nav", join(h("a", name, href=f"#{name}") for name in links), aria_label="Sections"),
+            h(
+                "nav",
+                join(h("a", name, href=f"#{name.lower()}") for name in links),
+                aria_label="Sections",
+            ),
             class_="bar",
         ),
         h("p", data.name, *(h("span", s) for s in (f"seed {data.seed}", when)), class_="campaign"),
@@ -172,6 +179,17 @@ def _protocol(data: ReportData) -> Html:
 def _energies(data: ReportData) -> Html:
     about = "Signed: below 0 a crystal lies under the hull of the known phases."
     return _section("Energies", join([histogram(data.all_energies), energy_legend()]), about=about)
+
+
+def _dft(data: ReportData) -> Html:
+    if data.dft is None:
+        return Html("")
+    about = (
+        "The best crystals and the phases they compete with, computed at one level of theory, which is "
+        "named with the numbers. A hull at that level holds the elements and the phases that the "
+        "potential's hull names: with more phases a crystal can only come to lie higher above it."
+    )
+    return _section("DFT", dft_section(data.dft), about=about)
 
 
 def _polymorphs(data: ReportData) -> Html:

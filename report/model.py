@@ -50,6 +50,7 @@ class CrystalRow:
         level, corrections, reference: where the energies come from (see `records.HullPoint`).
         unique, novel: None where the check could not be made.
         source: what the candidate was made from. dft_path: folder of the prepared DFT calculation.
+        dft_verdict: what that calculation said, in a word; the DFT section has its card.
         uncertain: the energy correction is known to be unreliable for this crystal.
         scores: (title, ((column, value with its unit), ...)) of each group of further columns.
     """
@@ -72,6 +73,7 @@ class CrystalRow:
     sun: bool
     source: str = ""
     dft_path: str | None = None
+    dft_verdict: str | None = None
     uncertain: bool = False
     scores: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
 
@@ -131,6 +133,94 @@ class PolymorphRow:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A quantity of one crystal by the potential and by DFT; None: one of them has none."""
+
+    label: str
+    unit: str
+    potential: float | None
+    dft: float | None
+    digits: int = 3
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class DftPhase:
+    """A phase of the hull at the DFT level.
+
+    Args:
+        energy_per_atom: eV/atom at that level. share: fraction of the atoms in the crystal's
+            decomposition; None: not in it.
+        origin: where its structure comes from. folder: see `DftCard`.
+    """
+
+    formula: str
+    material_id: str
+    energy_per_atom: float
+    share: float | None
+    origin: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class DftCard:
+    """A crystal judged by DFT, beside what the potential said of it.
+
+    Args:
+        verdict: "confirmed", "metastable" or "refuted".
+        decomposition_energies: eV/atom, signed, by the potential and by DFT, each against its own hull.
+        compared: all that both computed. rmsd: between the two crystals in angstrom.
+        model: the potential. level: the DFT level's name; settings: what it is, in plain words.
+        steps: ionic steps. max_force: eV/angstrom. max_stress: eV/angstrom^3. seconds: wall time.
+        attempts: how often it was run; mended: what was changed for it to converge.
+        magnetization: Bohr magneton of the cell. band_gap: eV. None: not computed.
+        reference: which phases the hull holds.
+        folder: of the calculation, relative to the report, where it lies beside it; else absolute.
+    """
+
+    slot: int
+    formula: str
+    verdict: str
+    decomposition_energies: tuple[float, float]
+    compared: Sequence[Compared]
+    rmsd: float | None
+    model: str
+    level: str
+    settings: Sequence[tuple[str, str]]
+    steps: int
+    max_force: float | None
+    max_stress: float | None
+    attempts: int
+    mended: Sequence[str]
+    seconds: float
+    magnetization: float | None
+    band_gap: float | None
+    phases: Sequence[DftPhase]
+    reference: str
+    input_digest: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class DftFailure:
+    """A crystal that DFT could not judge. `detail`: one sentence."""
+
+    slot: int
+    formula: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class DftData:
+    """What DFT said of the best crystals. `threshold`: eV/atom above hull that metastable allows."""
+
+    cards: Sequence[DftCard]
+    failures: Sequence[DftFailure]
+    threshold: float
+
+
+@dataclass(frozen=True)
 class FailureRow:
     """Failures of one kind: `example` is the message of one of them."""
 
@@ -175,6 +265,7 @@ class ReportData:
         rows: judged crystals, in any order; the best are shown in full.
         all_energies: decomposition energy (eV/atom, signed) of every relaxed candidate.
         element_counts: symbol -> (proposed crystals with it, SUN crystals with it).
+        dft: verdicts by DFT; None before anything was computed.
         polymorphs: the finalists among all crystals of their compositions.
         protocol: the numbers of another evaluator, where they were asked for.
         provenance: versions, digests, machine, coverage and attribution of the reference.
@@ -194,6 +285,7 @@ class ReportData:
     all_energies: Sequence[float] = ()
     element_counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     hulls: Sequence[HullDiagram] = ()
+    dft: DftData | None = None
     polymorphs: Sequence[PolymorphRow] = ()
     protocol: ProtocolData | None = None
     failures: Sequence[FailureRow] = ()

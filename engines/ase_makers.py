@@ -1,0 +1,76 @@
+"""atomate2's ASE Makers for GPAW and for our own potentials, importable by name where a Flow is run.
+
+It needs atomate2; GPAW or the potential only where a calculator is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from atomate2.ase.jobs import AseRelaxMaker
+
+from ..core.choices.relaxers import MlipChoice
+from ..core.convert import from_atoms
+from .neighbors import find_neighbors
+from .potentials import load
+
+
+class PotentialCalculator(Calculator):  # type: ignore[misc]
+    """One of `heliodor.engines.potentials.KNOWN` as an ASE calculator.
+
+    Args:
+        potential: its name. choice: its section of a campaign file, by `kind`.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, potential: str) -> None:
+        super().__init__()
+        self._potential = load(potential, "cpu", MlipChoice()).potential
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Any = ("energy",),
+        system_changes: Any = all_changes,
+    ) -> None:
+        """See ASE's `Calculator.calculate`."""
+        super().calculate(atoms, properties, system_changes)
+        crystal = from_atoms(self.atoms)
+        [found] = self._potential.evaluate([(crystal, find_neighbors(crystal, self._potential.cutoff))])
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "forces": found.forces,
+            "stress": full_3x3_to_voigt_6_stress(found.stress),
+        }
+
+
+@dataclass
+class PotentialRelax(AseRelaxMaker):  # type: ignore[misc]
+    """Relaxation, or with `steps=1` a single point, with a potential named in `calculator_kwargs`."""
+
+    name: str = "potential"
+
+    def _get_calculator(self) -> Calculator:
+        return PotentialCalculator(**self.calculator_kwargs)
+
+
+@dataclass
+class GpawRelax(AseRelaxMaker):  # type: ignore[misc]
+    """Relaxation, or with `steps=1` a single point, with GPAW in a basis of plane waves.
+
+    `calculator_kwargs`: cutoff (eV), and arguments of `gpaw.GPAW`.
+    """
+
+    name: str = "GPAW"
+
+    def _get_calculator(self) -> Calculator:
+        from gpaw import GPAW, PW
+
+        others = {key: value for key, value in self.calculator_kwargs.items() if key != "cutoff"}
+        return GPAW(mode=PW(self.calculator_kwargs["cutoff"]), txt="gpaw.txt", **others)

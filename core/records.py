@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from .crystal import Crystal
 from .levels import Level
 
+Vector = tuple[float, float, float]
+
 
 class Stage(StrEnum):
     """The stages of a campaign, in order. A campaign may leave some out, never reorder them."""
@@ -24,6 +26,10 @@ class Stage(StrEnum):
     REVIEW = "review"
     DFT = "dft"
     VERIFY = "verify"
+
+
+AFTER_ROUNDS = (Stage.DFT, Stage.VERIFY)
+"""Stages that come once, when the rounds have ended."""
 
 
 class Status(StrEnum):
@@ -320,6 +326,8 @@ class DftResult:
         entry: of VASP, what MaterialsProject2020Compatibility needs: run_type, is_hubbard, hubbards,
             potcar_spec, oxide_type.
         path: its folder.
+        forces: (n, 3) in eV/angstrom, in the order of the crystal's atoms. stress: (3, 3) in
+            eV/angstrom^3, positive where the crystal wants to shrink (ASE's sign). None: not computed.
     """
 
     key: str
@@ -338,6 +346,8 @@ class DftResult:
     mended: tuple[str, ...] = ()
     entry: Mapping[str, Any] | None = None
     path: str = ""
+    forces: tuple[Vector, ...] | None = None
+    stress: tuple[Vector, ...] | None = None
 
     @property
     def energy_per_atom(self) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.crystal import Crystal
 from ..core.levels import Level
-from ..core.records import Reason
+from ..core.records import Reason, Vector
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -45,6 +46,8 @@ class Parsed:
     magnetization: float | None = None
     band_gap: float | None = None
     entry: Mapping[str, Any] | None = None
+    forces: tuple[Vector, ...] | None = None
+    stress: tuple[Vector, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,4 +114,8 @@ class Recipe(Protocol):
 
     def parse(self, output: Mapping[str, Any], mends: Sequence[str] = ()) -> Parsed | Unfinished:
         """Read the output document of the last job that ran. Never raises for what a code printed."""
+        ...
+
+    def explain(self, folder: Path, error: Exception) -> Unfinished:
+        """What a job that raised came to, from the files in its folder and the error."""
         ...

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core.convert import from_structure
-from ..core.records import Reason
+from ..core.records import Reason, Vector
 from .recipe import Parsed, Unfinished
 
 logger = logging.getLogger("heliodor.engines")
@@ -70,6 +70,8 @@ def read_task(task: Task) -> Parsed | Unfinished:
         magnetization=(calculation.output.outcar or {}).get("total_magnetization"),
         band_gap=calculation.output.bandgap,
         entry=_entry(task, calculation),
+        forces=_vectors(task.output.forces),
+        stress=_vectors(task.output.stress, -_EV_PER_KBAR),  # VASP's sign is not ASE's
     )
 
 
@@ -128,6 +130,12 @@ def _ionic_steps(task: Task) -> int:
 
 def _largest(vectors: Any, axis: int) -> float | None:
     return None if vectors is None else float(np.linalg.norm(vectors, axis=axis).max())
+
+
+def _vectors(rows: Any, scale: float = 1.0) -> tuple[Vector, ...] | None:
+    if rows is None:
+        return None
+    return tuple((x, y, z) for x, y, z in (scale * np.asarray(rows, dtype=float)).tolist())
 
 
 def _largest_stress(stress: Any) -> float | None:

@@ -72,6 +72,7 @@ def test_a_finished_calculation(write):
     assert parsed.crystal == from_structure(WUSTITE)
     assert (parsed.energy, parsed.converged, parsed.steps) == (-55.5, True, 0)
     assert parsed.max_force == pytest.approx(0.05)  # eV/angstrom
+    assert np.linalg.norm(parsed.forces, axis=1).max() == pytest.approx(0.05)
     assert parsed.max_stress == pytest.approx(0.01)  # 16.02 kbar = 1.602 GPa = 0.01 eV/angstrom^3
     assert (parsed.magnetization, parsed.band_gap) == (16.0, pytest.approx(1.7))
     assert parsed.entry is not None
@@ -206,7 +207,10 @@ def test_a_real_file_of_vasp(vasp_outputs, tmp_path):
     parsed = STATIC.parse(document(tmp_path))
     assert isinstance(parsed, Parsed)
     assert parsed.energy == pytest.approx(-20.24010135, abs=1e-9)
-    assert parsed.max_stress == pytest.approx(np.abs(run.ionic_steps[-1]["stress"]).max() / 1602.176634)
+    kbar = np.array(run.ionic_steps[-1]["stress"])
+    assert parsed.max_stress == pytest.approx(np.abs(kbar).max() / 1602.176634)
+    np.testing.assert_allclose(parsed.stress, -kbar / 1602.176634)  # VASP's sign, and ASE's
+    np.testing.assert_allclose(parsed.forces, run.ionic_steps[-1]["forces"])
     assert parsed.entry is not None
     assert parsed.entry["vasp_version"] == "6.3.0"
 

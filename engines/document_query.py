@@ -23,11 +23,11 @@ def narrowed(
     found: Iterable[Document], properties: Properties, sort: Mapping[str, Any]
 ) -> Iterator[Document]:
     """Documents without the fields that neither a plain projection nor the order needs."""
-    shown = dict.fromkeys(properties, 1) if isinstance(properties, list) else properties or {}
-    if not shown or any(value != 1 or "$" in name for name, value in shown.items()):
+    shown = _shown(properties)
+    if not shown:
         yield from found
         return
-    names = {"_id"} | {name.split(".")[0] for name in (*shown, *sort)}
+    names = {name.split(".")[0] for name in ("_id", *shown, *sort)}
     for document in found:
         yield {name: value for name, value in document.items() if name in names}
 
@@ -45,9 +45,20 @@ def projected(
     found: Iterator[Document], properties: dict[str, Any] | list[str], criteria: Criteria
 ) -> Iterator[Document]:
     """Parts of the documents. The criteria decide what a positional projection (`a.$`) shows."""
-    criteria = criteria if any("$" in name for name in properties) else None
+    shown = _shown(properties)
+    if shown and not any("." in name for name in shown):
+        names = {"_id", *shown}
+        yield from ({name: each[name] for name in each if name in names} for each in found)
+        return
     while batch := list(islice(found, _BATCH)):
-        yield from memory_store(batch).query(criteria, properties)
+        yield from memory_store(batch).query(None if shown else criteria, properties)
+
+
+def _shown(properties: Properties) -> list[str]:
+    """The fields that a projection names; none if it does more than to name some."""
+    asked = dict.fromkeys(properties, 1) if isinstance(properties, list) else properties or {}
+    plain = all(value == 1 and "$" not in name for name, value in asked.items())
+    return list(asked) if plain else []
 
 
 def memory_store(documents: Iterable[Document]) -> MemoryStore:

@@ -170,7 +170,7 @@ def test_it_answers_as_a_memory_store(batches, questions, indexed):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(batches=_stored, questions=_asked, indexed=_indexed)
 def test_it_always_answers_as_a_memory_store(batches, questions, indexed):
     agree(batches, questions, indexed)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..core.columns import Column, Dtype, Value
 from ..core.protocols import Scorer
+from .dft_columns import DFT_COLUMNS
 
 _HULL = "the hull of the reference named in `reference`, with energies of the potential in `level`"
 _EV = "eV/atom"
@@ -54,13 +55,17 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def columns_of(scorers: Sequence[Scorer], scores: Sequence[dict[str, Value]]) -> tuple[Column, ...]:
+def columns_of(
+    scorers: Sequence[Scorer], scores: Sequence[dict[str, Value]], *, by_dft: bool = False
+) -> tuple[Column, ...]:
     """All columns of a table: the common ones, the scorers', and what was scored in earlier runs.
 
     Args:
         scores: what was recorded, crystal by crystal.
+        by_dft: crystals are judged by DFT too.
     """
-    found = {c.name: c for c in (*COLUMNS, *(c for scorer in scorers for c in scorer.columns))}
+    scored = (c for scorer in scorers for c in scorer.columns)
+    found = {c.name: c for c in (*COLUMNS, *(DFT_COLUMNS if by_dft else ()), *scored)}
     for row in scores:
         for name, value in row.items():
             if name not in found and value is not None:

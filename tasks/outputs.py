@@ -11,6 +11,7 @@ from typing import Any
 from ..core.columns import Column
 from ..core.errors import StorageError
 from ..core.files import partial_of, write_text
+from ..core.records import Stage
 from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
 from ..validators.polymorphs import Polymorph
@@ -49,7 +50,9 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
     _write_protocol(counted, folder)
     if counted is not None:
         summary["protocol"] = counted.summary()
-    write_table_of(found, columns_of(context.scorers, [r.scores for r in found]), folder)
+    by_dft = Stage.VERIFY in context.ledger.stages
+    columns = columns_of(context.scorers, [r.scores for r in found], by_dft=by_dft)
+    write_table_of(found, columns, folder)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     polymorphs = finalists_among(context, found)
     write_polymorphs(polymorphs, folder)

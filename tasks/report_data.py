@@ -10,16 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core.columns import Value
-from ..core.elements import SYMBOLS
-from ..core.protocols import Phase, ReferenceInfo, Scorer
+from ..core.protocols import ReferenceInfo, Scorer
 from ..core.records import Outcome, Stage, Status
 from ..report.export import ExportRow
 from ..report.model import (
     CrystalRow,
     FailureRow,
     FunnelStep,
-    HullDiagram,
-    HullPhase,
     MetricRow,
     PolymorphRow,
     ProtocolData,
@@ -27,13 +24,13 @@ from ..report.model import (
     ReportData,
 )
 from ..report.stats import wilson
-from ..validators.hull import Hull
 from ..validators.polymorphs import Polymorph
 from .context import Context
 from .protocol import Counted
+from .report_dft import dft_data, dft_word
+from .report_hulls import hull_diagrams
 from .table import Record, count, symmetry_of
 
-_DIAGRAMS = 6
 _TOO_GOOD = -0.2  # eV/atom
 
 
@@ -71,6 +68,7 @@ def report_data(
         all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
         element_counts=_element_counts(found, threshold),
         hulls=hull_diagrams(context, judged),
+        dft=dft_data(found, context.folder, threshold),
         polymorphs=polymorph_rows(found, polymorphs),
         protocol=_protocol(counted) if counted is not None else None,
         failures=_failures(found),
@@ -149,12 +147,23 @@ def funnel(
     if Stage.RELAX in stages:
         step("relaxed", "relax")
         step("judged", "assess")
+        verified = [r for r in left if r.verify is not None]
         for limit in (threshold, 0.0) if threshold > 0 else (0.0,):
             kept = [r for r in left if r.sun(limit)]
             dropped = Counter(_why_not_sun(r, limit) for r in left if not r.sun(limit))
             steps.append(FunnelStep(f"SUN, ≤ {limit:g} eV/atom", len(kept), dict(dropped)))
             left = kept
+        if verified:
+            steps.append(_stable_by_dft(verified, threshold))
     return steps
+
+
+def _stable_by_dft(verified: Sequence[Record], threshold: float) -> FunnelStep:
+    """Of the crystals that were computed; what enters are the best, not all of the step before."""
+    stable = [r for r in verified if not _stopped(r, "verify")]
+    refuted = _reasons(verified, "verify", Status.REJECTED)
+    failed = _reasons(verified, "verify", Status.FAILED)
+    return FunnelStep(f"stable by DFT, ≤ {threshold:g} eV/atom", len(stable), refuted, failed)
 
 
 def _why_not_sun(record: Record, limit: float) -> str:
@@ -268,6 +277,7 @@ def _row(record: Record, threshold: float) -> CrystalRow:
         sun=record.sun(threshold) is True,
         source=record.candidate.origin.source,
         dft_path=record.dft.data.get("path") if record.dft else None,
+        dft_verdict=dft_word(record),
         uncertain=bool(hull.get("uncertain", False)),
     )
 
@@ -282,65 +292,6 @@ def _element_counts(found: Sequence[Record], threshold: float) -> dict[str, tupl
         if record.sun(threshold):
             sun.update(record.crystal.elements)
     return {symbol: (n, sun[symbol]) for symbol, n in sorted(proposed.items())}
-
-
-def hull_diagrams(context: Context, judged: Sequence[Record]) -> list[HullDiagram]:
-    """Diagrams of the chemical systems of the best crystals (2 or more elements)."""
-    best = sorted(
-        (r for r in judged if r.hull), key=lambda r: r.hull["decomposition_energy"] if r.hull else 0
-    )
-    systems: list[tuple[str, ...]] = []
-    for record in best:
-        if record.crystal is None or len(record.crystal.elements) < 2:
-            continue
-        if record.crystal.elements not in systems:
-            systems.append(record.crystal.elements)
-        if len(systems) == _DIAGRAMS:
-            break
-    return [_diagram(context, system, best) for system in systems]
-
-
-def _diagram(context: Context, elements: tuple[str, ...], judged: Sequence[Record]) -> HullDiagram:
-    phases = [p for p in context.reference.entries(elements) if p.formation_energy_per_atom is not None]
-    lowest = Hull(phases).ground_states([p.composition for p in phases]).energies.tolist()
-    points = [
-        _reference_point(phase, bottom, elements) for phase, bottom in zip(phases, lowest, strict=True)
-    ]
-    for r in judged:
-        if r.crystal is None or r.hull is None or not set(r.crystal.elements) <= set(elements):
-            continue
-        points.append(
-            HullPhase(
-                label=r.crystal.formula,
-                material_id=None,
-                fractions=_fractions(r.crystal.reduced_composition, elements),
-                formation_energy_per_atom=r.hull["formation_energy_per_atom"],
-                energy_above_hull=r.hull["decomposition_energy"],
-                kind="candidate",
-                slot=r.slot,
-            )
-        )
-    return HullDiagram(elements, points)
-
-
-def _reference_point(phase: Phase, bottom: float, elements: tuple[str, ...]) -> HullPhase:
-    from pymatgen.core import Composition
-
-    energy = phase.formation_energy_per_atom or 0.0
-    return HullPhase(
-        label=Composition({SYMBOLS[z]: n for z, n in phase.composition}).reduced_formula,
-        material_id=phase.material_id,
-        fractions=_fractions(phase.composition, elements),
-        formation_energy_per_atom=energy,
-        energy_above_hull=max(0.0, energy - bottom),
-        kind="reference",
-    )
-
-
-def _fractions(composition: tuple[tuple[int, int], ...], elements: tuple[str, ...]) -> tuple[float, ...]:
-    amounts = {SYMBOLS[z]: n for z, n in composition}
-    total = sum(amounts.values())
-    return tuple(amounts.get(symbol, 0) / total for symbol in elements)
 
 
 def polymorph_rows(found: Sequence[Record], polymorphs: Sequence[Polymorph]) -> list[PolymorphRow]:

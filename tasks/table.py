@@ -14,6 +14,7 @@ from ..core.ledger import Ledger
 from ..core.records import Candidate, Outcome, Reason, Stage, Status
 from ..report.export import symmetry
 from ..report.stats import wilson
+from .dft_columns import dft_values
 
 THRESHOLDS = (0.0, 0.1)  # eV/atom; both are always reported
 SYMPREC = 0.1  # angstrom, for space groups in tables and report, as the Materials Project has it
@@ -32,6 +33,7 @@ class Record:
     assess: Outcome | None = None
     review: Outcome | None = None
     dft: Outcome | None = None
+    verify: Outcome | None = None
 
     @property
     def crystal(self) -> Crystal | None:
@@ -86,7 +88,15 @@ class Record:
     @property
     def end(self) -> Outcome:
         """The last outcome."""
-        return self.dft or self.review or self.assess or self.relax or self.screen or self.generate
+        return (
+            self.verify
+            or self.dft
+            or self.review
+            or self.assess
+            or self.relax
+            or self.screen
+            or self.generate
+        )
 
     @property
     def reason(self) -> Reason | None:
@@ -163,6 +173,7 @@ def row(record: Record) -> dict[str, Any]:
         "stage": end.stage.value,
         "status": end.status.value,
         **record.scores,
+        **dft_values(record.verify),
     }
 
 

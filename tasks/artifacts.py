@@ -15,9 +15,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from ..core.records import Stage
+from ..core.records import AFTER_ROUNDS
 from .context import Context
-from .report_data import funnel
+from .report_funnel import funnel
 from .table import Record, count
 
 _EVERY = 10  # seconds between updates: each is a request to the server
@@ -70,7 +70,7 @@ class Progress:
             return
         self._shown = time.monotonic()
         context = self._context
-        last = [stage for stage in context.ledger.stages if stage != Stage.DFT][-1]
+        last = [stage for stage in context.ledger.stages if stage not in AFTER_ROUNDS][-1]
         done = slots.stop - context.ledger.unfinished(slots, last)
         update_progress_artifact(self._artifact, 100 * done / context.campaign.budget.candidates)
 

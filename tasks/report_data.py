@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from ..core.columns import Value
-from ..core.protocols import ReferenceInfo, Scorer
-from ..core.records import Outcome, Stage, Status
+from ..core.protocols import ReferenceInfo
+from ..core.records import Outcome, Status
 from ..report.export import ExportRow
 from ..report.model import (
-    CrystalRow,
     FailureRow,
-    FunnelStep,
     MetricRow,
     PolymorphRow,
     ProtocolData,
@@ -27,9 +23,11 @@ from ..report.stats import wilson
 from ..validators.polymorphs import Polymorph
 from .context import Context
 from .protocol import Counted
-from .report_dft import dft_data, dft_word
+from .report_crystals import crystal_rows
+from .report_dft import dft_data
+from .report_funnel import funnel, words
 from .report_hulls import hull_diagrams
-from .table import Record, count, symmetry_of
+from .table import Record, count
 
 _TOO_GOOD = -0.2  # eV/atom
 
@@ -116,78 +114,6 @@ def _distances(measures: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def funnel(
-    found: Sequence[Record], stages: Sequence[Stage], threshold: float, *, keep: bool = False
-) -> list[FunnelStep]:
-    """How many proposals are left after each step, and why the others are not.
-
-    `keep`: duplicates and known crystals go on (`screen.keep_rejected`).
-    """
-    steps: list[FunnelStep] = []
-    left = list(found)
-
-    def step(label: str, outcome: str) -> None:
-        nonlocal left
-        ended = [r for r in left if _stopped(r, outcome)]
-        left = [r for r in left if not _stopped(r, outcome) and getattr(r, outcome) is not None]
-        steps.append(
-            FunnelStep(
-                label,
-                len(left),
-                _reasons(ended, outcome, Status.REJECTED),
-                _reasons(ended, outcome, Status.FAILED),
-            )
-        )
-
-    steps.append(FunnelStep("proposed", len(found)))
-    step("read", "generate")
-    if steps[-1].count == steps[0].count:
-        steps.pop()
-    step("fit to judge" if keep else "valid, unique, novel", "screen")
-    if Stage.RELAX in stages:
-        step("relaxed", "relax")
-        step("judged", "assess")
-        verified = [r for r in left if r.verify is not None]
-        for limit in (threshold, 0.0) if threshold > 0 else (0.0,):
-            kept = [r for r in left if r.sun(limit)]
-            dropped = Counter(_why_not_sun(r, limit) for r in left if not r.sun(limit))
-            steps.append(FunnelStep(f"SUN, ≤ {limit:g} eV/atom", len(kept), dict(dropped)))
-            left = kept
-        if verified:
-            steps.append(_stable_by_dft(verified, threshold))
-    return steps
-
-
-def _stable_by_dft(verified: Sequence[Record], threshold: float) -> FunnelStep:
-    """Of the crystals that were computed; what enters are the best, not all of the step before."""
-    stable = [r for r in verified if not _stopped(r, "verify")]
-    refuted = _reasons(verified, "verify", Status.REJECTED)
-    failed = _reasons(verified, "verify", Status.FAILED)
-    return FunnelStep(f"stable by DFT, ≤ {threshold:g} eV/atom", len(stable), refuted, failed)
-
-
-def _why_not_sun(record: Record, limit: float) -> str:
-    if record.verdict("uniqueness") is not True:
-        return "duplicate"
-    if record.verdict("novelty") is not True:
-        return "known"
-    return f"more than {limit:g} eV/atom above the hull"
-
-
-def _stopped(record: Record, stage: str) -> bool:
-    outcome: Outcome | None = getattr(record, stage)
-    return outcome is not None and outcome.status != Status.PASSED
-
-
-def _reasons(ended: Sequence[Record], stage: str, status: Status) -> dict[str, int]:
-    outcomes: list[Outcome] = [getattr(r, stage) for r in ended]
-    return dict(Counter(_words(o.reason) for o in outcomes if o.status == status))
-
-
-def _words(reason: str | None) -> str:
-    return (reason or "unknown").replace("_", " ")
-
-
 def _space(context: Context) -> str:
     space = context.campaign.space
     if space.formula:
@@ -220,65 +146,6 @@ def _protocol(counted: Counted) -> ProtocolData:
         counted.source,
         [MetricRow(m.name, m.value, m.meaning, m.count, m.n, m.low, m.high) for m in counted.metrics],
         [(d.what, d.theirs, d.ours) for d in counted.differences],
-    )
-
-
-def crystal_rows(
-    scorers: Sequence[Scorer], found: Sequence[Record], threshold: float
-) -> list[CrystalRow]:
-    """The valid crystals as the report shows them."""
-    rows = [_row(r, threshold) for r in found if r.crystal is not None and r.valid]
-    scores = {r.slot: r.scores for r in found}
-    return [replace(row, scores=_groups(scorers, scores[row.slot])) for row in rows]
-
-
-def _groups(
-    scorers: Sequence[Scorer], scores: Mapping[str, Value]
-) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What was scored, by scorer, without what is empty."""
-    found = []
-    for scorer in scorers:
-        pairs = [(c.name, _said(scores.get(c.name), c.unit)) for c in scorer.columns]
-        if there := [(name.replace("_", " "), text) for name, text in pairs if text]:
-            found.append((scorer.name.replace("_", " "), there))
-    return found
-
-
-def _said(value: Value, unit: str) -> str:
-    if value is None or value == "":
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{text} {unit}".strip()
-
-
-def _row(record: Record, threshold: float) -> CrystalRow:
-    crystal, hull = record.crystal, record.hull or {}
-    if crystal is None or record.candidate is None:
-        raise ValueError(f"slot {record.slot} has no crystal")
-    group = symmetry_of(crystal)
-    return CrystalRow(
-        slot=record.slot,
-        key=record.candidate.key,
-        formula=crystal.formula,
-        spacegroup_symbol=group[1] if group else None,
-        n_atoms=len(crystal),
-        crystal=crystal,
-        energy_above_hull=hull.get("energy_above_hull"),
-        decomposition_energy=hull.get("decomposition_energy"),
-        formation_energy_per_atom=hull.get("formation_energy_per_atom"),
-        decomposition=tuple((f, m, x) for f, m, x in hull.get("decomposition", ())),
-        level=hull.get("level", ""),
-        corrections=hull.get("corrections", ""),
-        reference=hull.get("reference", ""),
-        unique=record.verdict("uniqueness"),
-        novel=record.verdict("novelty"),
-        sun=record.sun(threshold) is True,
-        source=record.candidate.origin.source,
-        dft_path=record.dft.data.get("path") if record.dft else None,
-        dft_verdict=dft_word(record),
-        uncertain=bool(hull.get("uncertain", False)),
     )
 
 
@@ -319,7 +186,7 @@ def _failures(found: Sequence[Record]) -> list[FailureRow]:
     rows: dict[tuple[str, str], list[Outcome]] = {}
     for record in found:
         if record.end.status == Status.FAILED:
-            rows.setdefault((record.end.stage, _words(record.end.reason)), []).append(record.end)
+            rows.setdefault((record.end.stage, words(record.end.reason)), []).append(record.end)
     return [
         FailureRow(stage, reason, len(outcomes), str(outcomes[0].data.get("detail", "")))
         for (stage, reason), outcomes in sorted(rows.items())

@@ -5,22 +5,28 @@ Imported where a Flow is made, decoded or run; it needs atomate2 and abipy.
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from abipy.flowtk.nodes import save_lastnode_id
 from atomate2.abinit.jobs.core import RelaxMaker, StaticMaker
 from atomate2.abinit.schemas.calculation import TaskState
-from jobflow import Response, job
+from jobflow.core.job import Response, job
 from numpy.typing import NDArray
+
+# At its exit every process that imported abipy writes a counter into the home folder, which we do not
+# use; where one was killed while it held the lock, all others wait ten seconds and end with an error.
+atexit.unregister(save_lastnode_id)
 
 _HARTREE = 27.211386245988  # eV, CODATA 2018
 _CROSSING = 1e-4  # hartree: less above or below the Fermi level is an edge, not a crossing
 
 
 @dataclass
-class AbinitRelax(RelaxMaker):  # type: ignore[misc]
+class AbinitRelax(RelaxMaker):
     """Relaxation of atoms and cell; one that ran out of steps goes on from where it was.
 
     Args:
@@ -32,35 +38,48 @@ class AbinitRelax(RelaxMaker):  # type: ignore[misc]
     @job
     def make(self, *args: Any, **kwargs: Any) -> Any:
         """See atomate2's `BaseAbinitMaker.make`."""
-        return _with_facts(super().make.original(self, *args, **kwargs))
+        return _with_facts(_plain(super().make)(self, *args, **kwargs))
 
-    def get_response(self, task_document: Any, history: Any, **kwargs: Any) -> Any:
+    def get_response(
+        self,
+        task_document: Any,
+        history: Any,
+        max_restarts: int = 0,  # atomate2's own
+        prev_outputs: Any = None,
+    ) -> Response[Any]:
         """Go on, or end here: with success, or with a document that says what happened."""
         if task_document.state == TaskState.UNCONVERGED and history.run_number <= self.restarts:
-            return super().get_response(task_document, history, **kwargs)
+            return super().get_response(task_document, history, max_restarts, prev_outputs)
         return _ended(task_document)
 
 
 @dataclass
-class AbinitStatic(StaticMaker):  # type: ignore[misc]
+class AbinitStatic(StaticMaker):
     """A static calculation."""
 
     @job
     def make(self, *args: Any, **kwargs: Any) -> Any:
         """See atomate2's `BaseAbinitMaker.make`."""
-        return _with_facts(super().make.original(self, *args, **kwargs))
+        return _with_facts(_plain(super().make)(self, *args, **kwargs))
 
-    def get_response(self, task_document: Any, history: Any, **kwargs: Any) -> Any:
-        """End here. What did not converge would not by the same means."""
-        del history, kwargs
+    def get_response(
+        self, task_document: Any, history: Any, max_restarts: int = 0, prev_outputs: Any = None
+    ) -> Response[Any]:
+        """End here: what did not converge would not by the same means."""
+        del history, max_restarts, prev_outputs
         return _ended(task_document)
 
 
-def _ended(document: Any) -> Response:
+def _plain(made: Any) -> Any:
+    """The function that jobflow's decorator wraps."""
+    return made.original
+
+
+def _ended(document: Any) -> Response[Any]:
     return Response(output=document, stop_children=document.state != TaskState.SUCCESS)
 
 
-def _with_facts(response: Response) -> Response:
+def _with_facts(response: Response[Any]) -> Response[Any]:
     document = response.output
     facts = read_facts(Path(document.dir_name) / "outdata")
     response.output = document.model_copy(update={"additional_json": facts})

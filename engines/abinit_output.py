@@ -60,7 +60,7 @@ def _crystal(structure: Any) -> Crystal:
     from pymatgen.core import Structure
 
     return from_structure(
-        Structure.from_dict(structure) if isinstance(structure, Mapping) else structure
+        Structure.from_dict(dict(structure)) if isinstance(structure, Mapping) else structure
     )
 
 

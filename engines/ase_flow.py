@@ -61,7 +61,7 @@ def _parsed(output: Mapping[str, Any], result: Mapping[str, Any]) -> Parsed:
 
     structure = output["structure"]
     if isinstance(structure, Mapping):
-        structure = Structure.from_dict(structure)
+        structure = Structure.from_dict(dict(structure))
     energy = float(result["energy"])
     forces = np.asarray(result["forces"], dtype=float)
     stress = np.asarray(result["stress"], dtype=float) / _KBAR

@@ -6,7 +6,7 @@ It needs atomate2; GPAW or the potential only where a calculator is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -19,17 +19,17 @@ from .neighbors import find_neighbors
 from .potentials import load
 
 
-class PotentialCalculator(Calculator):  # type: ignore[misc]
+class PotentialCalculator(Calculator):
     """One of `heliodor.engines.potentials.KNOWN` as an ASE calculator.
 
     Args:
-        potential: its name. choice: its section of a campaign file, by `kind`.
+        potential: its name.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
 
     def __init__(self, potential: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._potential = load(potential, "cpu", MlipChoice()).potential
 
     def calculate(
@@ -39,7 +39,9 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         system_changes: Any = all_changes,
     ) -> None:
         """See ASE's `Calculator.calculate`."""
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        if self.atoms is None:
+            raise ValueError("no atoms to compute")
         crystal = from_atoms(self.atoms)
         [found] = self._potential.evaluate([(crystal, find_neighbors(crystal, self._potential.cutoff))])
         self.results = {
@@ -51,7 +53,7 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
 
 
 @dataclass
-class PotentialRelax(AseRelaxMaker):  # type: ignore[misc]
+class PotentialRelax(AseRelaxMaker):
     """Relaxation, or with `steps=1` a single point, with a potential named in `calculator_kwargs`."""
 
     name: str = "potential"
@@ -61,7 +63,7 @@ class PotentialRelax(AseRelaxMaker):  # type: ignore[misc]
 
 
 @dataclass
-class GpawRelax(AseRelaxMaker):  # type: ignore[misc]
+class GpawRelax(AseRelaxMaker):
     """Relaxation, or with `steps=1` a single point, with GPAW in a basis of plane waves.
 
     `calculator_kwargs`: cutoff (eV), and arguments of `gpaw.GPAW`.
@@ -73,4 +75,5 @@ class GpawRelax(AseRelaxMaker):  # type: ignore[misc]
         from gpaw import GPAW, PW
 
         others = {key: value for key, value in self.calculator_kwargs.items() if key != "cutoff"}
-        return GPAW(mode=PW(self.calculator_kwargs["cutoff"]), txt="gpaw.txt", **others)
+        made: Calculator = GPAW(mode=PW(self.calculator_kwargs["cutoff"]), txt="gpaw.txt", **others)
+        return made

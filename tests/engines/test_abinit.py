@@ -314,7 +314,7 @@ def test_aluminium_is_a_metal(tmp_path):
 @pytest.mark.slow
 @needs_abinit
 def test_salt_with_paw(tmp_path):
-    recipe = AbinitRecipe("abinit-data", kpoint_density=128)
+    recipe = AbinitRecipe("abinit-data", kpoint_density=128, cutoff=550)
     found = run(recipe, SALT, ["Cl", "Na"], tmp_path / "NaCl")
     assert lattice_constant(found.crystal) == pytest.approx(5.640, rel=0.02)
 

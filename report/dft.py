@@ -37,7 +37,7 @@ def _counts(data: DftData) -> Html:
     n = Counter(card.verdict for card in data.cards)
     n["failed"] = len(data.failures)
     meanings = {
-        "confirmed": "on or below the hull of its level",
+        "confirmed": "on or below the hull",
         "metastable": f"at most {data.threshold:g} eV/atom above it",
         "refuted": f"more than {data.threshold:g} eV/atom above it",
         "failed": "could not be computed or judged",
@@ -128,13 +128,18 @@ def _comparison(card: DftCard) -> Html:
         "tr",
         h("th"),
         h("th", "potential", h("small", card.model), class_="r", scope="col"),
-        h("th", "DFT", h("small", card.level.partition(" (")[0]), class_="r", scope="col"),
+        h("th", "DFT", h("small", _short(card.level)), class_="r", scope="col"),
         h("th", "difference", h("small", "potential − DFT"), class_="r", scope="col"),
     )
     rows = [_compared(c) for c in card.compared]
     moved = "too far to tell" if card.rmsd is None else quantity(card.rmsd, "Å")
     rows.append(h("tr", h("td", "RMSD of the sites"), h("td", moved, class_="r", colspan=3)))
     return h("table", h("thead", head), h("tbody", join(rows)), class_="compared")
+
+
+def _short(level: str) -> str:
+    """Functional and code, without the digest that tells levels apart."""
+    return level.partition(" (level ")[0]
 
 
 def _compared(quantity_: Compared) -> Html:
@@ -184,19 +189,19 @@ def _folder(path: str) -> Html:
 
 
 def _phases(card: DftCard) -> Html:
-    """The hull at this level: what the crystal decomposes into first."""
+    """The hull that it was judged on: what the crystal decomposes into first."""
     head = h(
         "tr",
         h("th", "competing phase", scope="col"),
         h("th", "share of atoms", class_="r", scope="col"),
-        h("th", "eV/atom, ", card.level.partition(" (")[0], class_="r", scope="col"),
+        h("th", "eV/atom, ", _short(card.level), class_="r", scope="col"),
         h("th", "structure from", class_="wide", scope="col"),
         h("th", "calculation", class_="wide", scope="col"),
     )
     ordered = sorted(card.phases, key=lambda p: -(p.share or 0.0))
     full = h("table", h("thead", head), h("tbody", join(map(_phase, ordered))), class_="phases")
-    hull = h("small", f"the hull holds {card.reference}")
-    return join([h("h4", "Decomposition at this level ", hull), h("div", full, class_="scroll")])
+    hull = h("small", f"hull: {card.hull}")
+    return join([h("h4", "Decomposition ", hull), h("div", full, class_="scroll")])
 
 
 def _phase(phase: DftPhase) -> Html:

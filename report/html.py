@@ -185,9 +185,9 @@ def _dft(data: ReportData) -> Html:
     if data.dft is None:
         return Html("")
     about = (
-        "The best crystals and the phases they compete with, computed at one level of theory, which is "
-        "named with the numbers. A hull at that level holds the elements and the phases that the "
-        "potential's hull names: with more phases a crystal can only come to lie higher above it."
+        "The best crystals by DFT; the level of theory is named with the numbers. A hull of phases at "
+        "that level holds the elements and the products that the potential's hull names: with more "
+        "phases a crystal can only come to lie higher above it."
     )
     return _section("DFT", dft_section(data.dft), about=about)
 

@@ -146,17 +146,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class DftPhase:
-    """A phase of the hull at the DFT level.
+    """A phase of the hull that the crystal was judged on.
 
     Args:
-        energy_per_atom: eV/atom at that level. share: fraction of the atoms in the crystal's
-            decomposition; None: not in it.
+        energy_per_atom: eV/atom at the crystal's level; None: the phase is the reference's.
+        share: fraction of the atoms in the crystal's decomposition; None: not in it.
         origin: where its structure comes from. folder: see `DftCard`.
     """
 
     formula: str
     material_id: str
-    energy_per_atom: float
+    energy_per_atom: float | None
     share: float | None
     origin: str
     folder: str
@@ -174,7 +174,7 @@ class DftCard:
         steps: ionic steps. max_force: eV/angstrom. max_stress: eV/angstrom^3. seconds: wall time.
         attempts: how often it was run; mended: what was changed for it to converge.
         magnetization: Bohr magneton of the cell. band_gap: eV. None: not computed.
-        reference: which phases the hull holds.
+        hull: which phases it holds, and what corrections the energy got.
         folder: of the calculation, relative to the report, where it lies beside it; else absolute.
     """
 
@@ -196,7 +196,7 @@ class DftCard:
     magnetization: float | None
     band_gap: float | None
     phases: Sequence[DftPhase]
-    reference: str
+    hull: str
     input_digest: str
     folder: str
 

@@ -10,11 +10,14 @@ from ..core.levels import Level
 from ..core.records import Outcome
 
 _AT = "DFT at the level in `dft_level`"
-_HULL = "a hull of phases that were all computed at the level in `dft_level`"
+_HULL = (
+    "a hull of phases that were all computed at the level in `dft_level`; for VASP with the Materials "
+    "Project's settings its own, with MP2020 corrections"
+)
 _NULL = "null where nothing was computed, or it failed"
 _FEW = (
-    f"that hull holds the elements and the phases that the potential's hull names; {_NULL}; never to be "
-    "mixed with `energy_above_hull`, which is the potential's"
+    "a hull of computed phases holds the elements and the products that the potential's hull names; "
+    f"{_NULL}; never to be mixed with `energy_above_hull`, which is the potential's"
 )
 
 DFT_COLUMNS: tuple[Column, ...] = (
@@ -31,7 +34,7 @@ DFT_COLUMNS: tuple[Column, ...] = (
     Column(
         "dft_formation_energy_per_atom",
         "float64",
-        "against the elements at the same level",
+        "against the elements on the hull of `dft_energy_above_hull`",
         "eV/atom",
         _AT,
         _NULL,
@@ -39,7 +42,7 @@ DFT_COLUMNS: tuple[Column, ...] = (
     Column(
         "dft_energy_per_atom",
         "float64",
-        "total energy",
+        "total energy as the code gives it, no corrections",
         "eV/atom",
         _AT,
         f"means nothing beside an energy of another `dft_level_digest`; {_NULL}",

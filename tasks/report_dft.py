@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.levels import Level
 from ..core.records import Outcome, Status
+from ..engines.dft_results import RESULT
 from ..report.model import Compared, DftCard, DftData, DftFailure, DftPhase
 from ..validators.hull import ELEMENT_ID
 from .table import Record
@@ -18,11 +19,13 @@ _SETTINGS = {
     "cutoff_eV": ("plane-wave cutoff", "{} eV"),
     "double_grid_eV": ("PAW double grid", "{} eV"),
     "encut": ("plane-wave cutoff", "{} eV"),
-    "kpoint_density": ("k-points", "{} per cell, times atoms, at least"),
+    "kpoint_density": ("k-points", "{} k-points × atoms"),
     "kpoints": ("k-points", "{}"),
     "pseudopotential_set": ("pseudopotential set", "{}"),
     "family": ("pseudopotential family", "{}"),
     "force_threshold_hartree_per_bohr": ("force threshold", "{} hartree/bohr"),
+    "fmax_eV_per_angstrom": ("force threshold", "{} eV/Å"),
+    "weights_sha256": ("weights", "{}"),
 }
 _HULLS = {
     "own": "phases computed at this level",
@@ -87,8 +90,8 @@ def _card(record: Record, outcome: Outcome, folder: Path) -> DftCard:
         seconds=result["seconds"],
         magnetization=result["magnetization"],
         band_gap=result["band_gap"],
-        phases=[_phase(phase, shares, folder) for phase in data["phases"]],
-        reference=f"{hull['reference']}: {hull['coverage']}",
+        phases=[_phase(phase, shares, folder) for phase in data["phases"]] or _of_reference(hull),
+        hull=_hull_in_words(hull),
         input_digest=result["input_digest"],
         folder=_beside(result["path"], folder),
     )
@@ -120,10 +123,25 @@ def _phase(phase: Mapping[str, Any], shares: Mapping[str, float], folder: Path) 
     )
 
 
+def _hull_in_words(hull: Mapping[str, Any]) -> str:
+    doubt = ", unreliable for this crystal" if hull["uncertain"] else ""
+    parts = (hull["reference"], hull["coverage"], f"corrections: {hull['corrections']}{doubt}")
+    return "; ".join(part for part in parts if part)
+
+
+def _of_reference(hull: Mapping[str, Any]) -> list[DftPhase]:
+    """The products on the reference's hull, of which nothing was computed here."""
+    origin = hull["reference"]
+    return [DftPhase(f, ident, None, share, origin, "") for f, ident, share in hull["decomposition"]]
+
+
 def _beside(path: str, folder: Path) -> str:
-    """A calculation's folder relative to the campaign's, wherever that lies now; else as it was."""
+    """A calculation's folder relative to the campaign's, wherever that lies now.
+
+    Unchanged where the campaign has no result of its own: another campaign had computed it.
+    """
     name = Path(path).name
-    return f"{FOLDER}/{name}" if name and (folder / FOLDER / name).is_dir() else path
+    return f"{FOLDER}/{name}" if name and (folder / FOLDER / name / RESULT).is_file() else path
 
 
 def level_in_words(level: Level) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ CARD = DftCard(
         DftPhase("Li", "element", -204.1, None, "reference", "/elsewhere/Li"),
         DftPhase("TiO2", "mp-2657", -818.5, 0.4286, "reference", "dft/TiO2 ab%"),
     ],
-    reference="4 phases",
+    hull="4 phases",
     input_digest="c" * 64,
     folder="dft/LiTi2O4-38dfa4cbf651",
 )
@@ -79,6 +79,11 @@ def test_a_card_holds_both_numbers_their_difference_and_the_level():
         "0.064 eV/atom too low",
     ):
         assert wanted in text, wanted
+
+
+def test_the_head_of_a_column_leaves_out_the_digest_only():
+    text = section(replace(CARD, level="PBE (learned), sevennet-0 (level 3f2a1b)")).text
+    assert re.search(r"DFT\s+PBE \(learned\), sevennet-0\s+difference", text)
 
 
 def test_folders_beside_the_report_are_links_and_others_are_not():

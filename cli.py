@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, cli_generate, cli_models, cli_review, cli_screen, cli_tables
+from . import __version__, cli_generate, cli_models, cli_review, cli_screen, cli_tables, cli_verify
 from .core.errors import ExitCode, HeliodorError, InputError, StorageError
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ def export(
 cli_generate.register(app)
 cli_models.register(app)
 cli_review.register(app)
+cli_verify.register(app)
 cli_tables.register(app)
 
 

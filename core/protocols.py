@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Protocol, runtime_checkable
 
 from .columns import Column, Value
 from .crystal import Crystal
-from .levels import Hull
-from .records import Candidate, Conditions, DftTicket, Evaluated, Failure, Judged, Relaxed, Verdict
+from .levels import Hull, Level
+from .records import (
+    Candidate,
+    Conditions,
+    DftResult,
+    DftTicket,
+    Evaluated,
+    Failure,
+    Judged,
+    Relaxed,
+    Verdict,
+)
 
 
 @runtime_checkable
@@ -197,10 +208,36 @@ class DftEngine(Protocol):
 
     name: str
 
-    def prepare(self, batch: Sequence[Crystal], folder: Path) -> list[DftTicket | Failure]:
-        """Write the calculation of each crystal under `folder`; the same input is written once."""
+    def prepare(
+        self, batch: Sequence[Crystal], folder: Path, elements: Sequence[str] = ()
+    ) -> list[DftTicket | Failure]:
+        """Write the calculation of each crystal under `folder`; the same input is written once.
+
+        Args:
+            elements: the chemical system whose level of theory is used; empty: each crystal's own.
+        """
         ...
 
     def write_manifest(self, tickets: Sequence[DftTicket], folder: Path) -> Path:
         """List all calculations under `folder` in one file, for whoever submits them."""
+        ...
+
+
+@runtime_checkable
+class DftCalculator(DftEngine, Protocol):
+    """A DFT engine that also runs its calculations and reads their results."""
+
+    def level(self, elements: Sequence[str]) -> Level:
+        """The level of theory for crystals of these elements and their subsets.
+
+        Raises:
+            InputError: an element cannot be computed.
+        """
+        ...
+
+    def run(self, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:
+        """Bring a calculation to its end; None where `stop` was set before.
+
+        What has ended before, here or in another campaign, is not run again.
+        """
         ...

@@ -24,6 +24,7 @@ from ..core.convert import to_structure
 from ..core.crystal import Crystal
 from ..core.errors import missing_extra
 from ..core.levels import Level
+from ..core.records import Failure
 from . import abinit_output
 from .abinit_program import version
 from .abinit_variables import (
@@ -39,6 +40,7 @@ from .abinit_variables import (
 from .pseudopotential_sets import open_set
 from .pseudopotentials import Pseudopotential, PseudopotentialSet
 from .recipe import Inputs, Parsed, Unfinished
+from .symmetry import symmetrized
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -99,6 +101,7 @@ class AbinitRecipe:
             "cutoff_eV": round(cutoff, 3),
             "double_grid_eV": round(2 * cutoff, 3) if family == "PAW" else None,
             "kpoint_density": self._density,
+            "usexcnhat": 0,
             "smearing": f"Gaussian, {SMEARING} hartree; energy extrapolated to none",
             "spin": f"ferromagnetic start with {', '.join(MOMENTS)} and in pure oxygen; else none",
             "force_threshold_hartree_per_bohr": FORCE,
@@ -111,8 +114,9 @@ class AbinitRecipe:
         Raises:
             ValueError: a cell that is not finite or flat, or an element without a pseudopotential.
         """
-        structure = to_structure(_checked(crystal))
-        relax, static = self._makers(crystal, level, ())
+        cell = _checked(crystal)
+        structure = to_structure(cell)
+        relax, static = self._makers(cell, level, ())
         made = {
             name: maker.input_set_generator.get_input_set(structure).abinit_input
             for name, maker in (("run", relax), ("static", static))
@@ -140,8 +144,9 @@ class AbinitRecipe:
         """Relaxation of atoms and cell, then the static calculation."""
         from jobflow.core.flow import Flow
 
-        relax, static = self._makers(crystal, level, mends)
-        first = relax.make(to_structure(_checked(crystal)))
+        cell = _checked(crystal)
+        relax, static = self._makers(cell, level, mends)
+        first = relax.make(to_structure(cell))
         second = static.make(first.output.structure)
         return Flow([first, second], output=second.output, name="ABINIT relax and static")
 
@@ -214,8 +219,10 @@ class AbinitRecipe:
 
 
 def _checked(crystal: Crystal) -> Crystal:
+    """The primitive cell, exactly in its space group: ABINIT stops at one that is only nearly so."""
     if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.frac_coords).all()):
         raise ValueError("lattice or coordinates are not finite")
     if crystal.volume < 1e-3:
         raise ValueError(f"the cell is flat: its volume is {crystal.volume:.3g} cubic angstrom")
-    return crystal
+    found = symmetrized(crystal, primitive=True)
+    return crystal if isinstance(found, Failure) else found

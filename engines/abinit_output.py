@@ -111,7 +111,7 @@ def _judged(kind: str, text: str) -> Unfinished:
         return Unfinished(Reason.DFT_NOT_CONVERGED, detail, "cell")
     if kind == "MemanaError" or "allocat" in lower:
         return Unfinished(Reason.DFT_KILLED, detail)
-    if kind == "TolSymError" or "symmetr" in lower or "point group" in lower:
+    if kind == "TolSymError" or "symmetr" in lower or "symetr" in lower or "point group" in lower:
         return Unfinished(Reason.DFT_FAILED, detail, "symmetry")
     return Unfinished(Reason.DFT_FAILED, detail)
 

@@ -70,6 +70,7 @@ def static_variables(crystal: Crystal, mends: Sequence[str]) -> dict[str, Any]:
         "chkprim": 0,  # the cell as it is, which need not be primitive,
         "chksymbreak": 0,  # and a grid that need not have its symmetry
         "chksymtnons": 0,
+        "usexcnhat": 0,  # PAW: one formulation for all, which datasets of several makers differ in
         "pawovlp": -1,  # spheres overlap in many oxides; ABINIT would end
         "prtwf": 0,
         "prteig": 0,

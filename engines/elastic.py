@@ -28,7 +28,8 @@ from ..core.columns import Column, Value
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
 from ..core.records import Evaluated, Failure, Judged, Reason
-from .finalists import SYMPREC, Finalists
+from .finalists import Finalists
+from .symmetry import SYMPREC
 
 Floats = NDArray[np.float64]
 

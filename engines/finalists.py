@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import Protocol, runtime_checkable
 
 from ..core.crystal import Crystal
 from ..core.protocols import Evaluator, Relaxer
 from ..core.records import Failure, Judged, Reason
+from .symmetry import symmetrized
 
 FMAX = 0.005  # eV/angstrom
 SMAX = 0.0003  # eV/angstrom^3 (0.05 GPa)
-SYMPREC = 0.01  # angstrom
 
 
 @runtime_checkable
@@ -68,18 +66,3 @@ class Finalists:
             detail = f"{item.hull.energy_above_hull:.3f} eV/atom above the hull, limit {self.within:g}"
             return Failure(item.key, Reason.UNSTABLE, detail)
         return None
-
-
-def symmetrized(crystal: Crystal, *, primitive: bool) -> Crystal | Failure:
-    """The standard cell (International Tables), exactly in the space group found at `SYMPREC`."""
-    import spglib
-
-    cell: Any = (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers)
-    try:
-        found = spglib.standardize_cell(cell, to_primitive=primitive, no_idealize=False, symprec=SYMPREC)
-    except spglib.SpglibError as error:
-        return Failure(crystal.digest, Reason.CHECK_FAILED, f"spglib: {error}")
-    if found is None:
-        return Failure(crystal.digest, Reason.CHECK_FAILED, "spglib finds no space group")
-    lattice, positions, numbers = (np.asarray(part) for part in found)
-    return Crystal(lattice, positions, numbers)

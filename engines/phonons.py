@@ -28,7 +28,8 @@ from ..core.columns import Column, Value
 from ..core.crystal import Crystal
 from ..core.errors import missing_extra
 from ..core.records import Evaluated, Failure, Judged, Reason
-from .finalists import Finalists, symmetrized
+from .finalists import Finalists
+from .symmetry import symmetrized
 
 if TYPE_CHECKING:
     from phonopy import Phonopy

@@ -102,8 +102,13 @@ class WorkerProcess:
         raise HeliodorError(f"a worker process of the potential did not start in {START_SECONDS:g} s")
 
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
+        """Whether the process runs. One that was killed is a zombie while its last threads end."""
+        if self._process.poll() is not None:
+            return False
+        try:
+            return bool(self._watch.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
 
     def memory_gb(self) -> float:
         """Resident memory in GB (0 when the process is gone)."""

@@ -159,14 +159,6 @@ class MpMaker:
         made = self._maker().make(to_structure(crystal))
         return made if isinstance(made, Flow) else Flow([made], output=made.output, name=made.name)
 
-    def flow(self, crystal: Crystal, input_digest: str) -> Any:
-        """The jobflow Flow; key, formula and digest are in the metadata of each job and its results."""
-        flow = self.make(crystal)
-        flow.name = f"{crystal.formula} {flow.name}"
-        origin = {"key": crystal.digest, "formula": crystal.formula, "input_digest": input_digest}
-        flow.update_metadata({"heliodor": origin}, dynamic=False)
-        return flow
-
 
 def _settings(made: Any, generator: Any, kind: MakerKind) -> dict[str, Any]:
     """What decides whether the energy may go on the hull."""

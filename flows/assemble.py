@@ -60,7 +60,7 @@ def assemble(
         scorers += stability_scorers(campaign, reference, relaxer, settings, resources)
     if campaign.own_energies and relaxer is not None:
         reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
-    dft = build_dft(campaign.dft) if relaxer is not None else None
+    dft = build_dft(campaign.dft, settings) if relaxer is not None else None
     ledger = open_ledger(campaign, folder, settings)
 
     def uniqueness() -> OrderedValidator:

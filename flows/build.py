@@ -172,17 +172,18 @@ def with_own_energies(
     return SelfConsistentReference(reference, relaxer, energies)
 
 
-def build_dft(choice: dft.DftChoice) -> DftEngine | None:
+def build_dft(choice: dft.DftChoice, settings: Settings) -> DftEngine | None:
     """The DFT engine that the campaign file names; None where the campaign ends at the hull."""
     match choice:
         case dft.NoDftChoice():
             return None
-        case dft.VaspChoice():
-            from ..engines.vasp import VaspEngine
-
-            return VaspEngine(choice.maker)
         case PluginChoice():
             return _plugin(choice, DftEngine)
+        case dft.DftRun():
+            from ..engines.dft_engine import FlowEngine
+            from ..engines.recipes import recipe_for
+
+            return FlowEngine(recipe_for(choice), choice, settings.cache / "dft")
 
 
 def _plugin(choice: PluginChoice, protocol: type[T]) -> T:
@@ -211,6 +212,8 @@ def stages_of(campaign: Campaign) -> tuple[Stage, ...]:
     stages.append(Stage.REVIEW)
     if campaign.relaxer.kind != "none" and campaign.dft.kind != "none":
         stages.append(Stage.DFT)
+        if getattr(campaign.dft, "run", False):
+            stages.append(Stage.VERIFY)
     return tuple(stages)
 
 

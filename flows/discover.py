@@ -12,17 +12,20 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from ..core.campaign import Budget, Campaign, load_campaign
 from ..core.errors import InputError
+from ..core.ledger import Work
 from ..core.records import Stage
 from ..core.settings import load_settings
 from ..tasks.artifacts import Progress, publish, publish_report
 from ..tasks.context import Context
-from ..tasks.dft import is_sun, prepare_dft, select
+from ..tasks.dft import is_sun, prepare_dft
 from ..tasks.outputs import write_outputs
+from ..tasks.shortlist import shortlist
 from ..tasks.table import records
 from .assemble import assemble
 from .pinned import refuse_changed_version
 from .pipeline import run_slots
 from .stopping import stop_on_signals
+from .verify import verify_slots
 
 _LANES = 6  # at most so many batches at a time, over all stages
 _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
@@ -71,6 +74,8 @@ def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, An
                 break
         if Stage.DFT in context.ledger.stages:
             make_dft(context)
+        if asked.is_set():
+            raise KeyboardInterrupt
     logger.info("campaign ended: %s", end)
     found = list(records(context.ledger))
     publish(context, found)
@@ -130,12 +135,18 @@ def why_stop(context: Context, started: float) -> str | None:
 
 
 def make_dft(context: Context) -> None:
-    """Prepare the DFT calculations of the selected crystals."""
+    """Prepare the DFT calculations of the selected crystals and, where they run here, their verdicts."""
     rule = context.campaign.select
-    chosen = select(context.ledger, rule.max_energy_above_hull, rule.top)
+    best = shortlist(list(records(context.ledger)), rule.max_energy_above_hull, rule.top)
+    chosen = [item.record.slot for item in best]
     everything = range(context.campaign.budget.candidates)
-    work = context.ledger.claim(
-        Stage.DFT, everything, max(len(chosen), 1), among=chosen, attempts=context.attempts
-    )
-    if work:
+
+    def claim(stage: Stage) -> list[Work]:
+        return context.ledger.claim(
+            stage, everything, max(len(chosen), 1), among=chosen, attempts=context.attempts
+        )
+
+    if work := claim(Stage.DFT):
         prepare_dft(context, work)
+    if Stage.VERIFY in context.ledger.stages and (work := claim(Stage.VERIFY)):
+        verify_slots(context, work)

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from ..core.records import Stage
+from ..core.records import AFTER_ROUNDS, Stage
 from ..tasks.assess import assess
 from ..tasks.context import Context
 from ..tasks.generate import generate
@@ -110,7 +110,7 @@ def run_slots(context: Context, slots: range, show: Callable[[range], None] = la
     Args:
         show: called again and again while it works, to show progress.
     """
-    stages = [stage for stage in context.ledger.stages if stage != Stage.DFT]
+    stages = [stage for stage in context.ledger.stages if stage not in AFTER_ROUNDS]
     open_lanes = lanes(context, slots)
     while not context.stop.is_set():
         show(slots)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ..core.errors import StorageError
 from ..core.ledger import Ledger
-from ..core.records import Reason, Stage, Status
+from ..core.records import AFTER_ROUNDS, Reason, Stage, Status
 
 _LABELS = {
     Stage.GENERATE: "proposed",
@@ -25,6 +25,7 @@ _LABELS = {
     Stage.ASSESS: "judged against the hull",
     Stage.REVIEW: "reviewed",
     Stage.DFT: "DFT inputs written",
+    Stage.VERIFY: "stable by DFT",
 }
 _REFRESH = 1.0  # seconds
 
@@ -136,7 +137,7 @@ def bar(snapshot: Snapshot, seconds: float) -> Progress:
         TextColumn("{task.completed:,} of {task.total:,} candidates"),
         TextColumn(f"{seconds:.0f} s", style="dim"),
     )
-    stages = [s for s in snapshot.passed if s != Stage.DFT]
+    stages = [s for s in snapshot.passed if s not in AFTER_ROUNDS]
     last = stages[-1]
     ended = snapshot.done(last)
     for stage in stages[:-1]:

@@ -8,20 +8,10 @@ from dataclasses import asdict
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from ..core.ledger import Ledger, Work
+from ..core.ledger import Work
 from ..core.records import DftTicket, Failure, Outcome, Stage, Status
 from .context import Context, failed
 from .relax import relaxed_of
-
-
-def select(ledger: Ledger, max_energy_above_hull: float, top: int) -> list[int]:
-    """Slots of the best SUN crystals: lowest decomposition energy first, then the earliest."""
-    best = [
-        (outcome.data["hull"]["decomposition_energy"], outcome.slot)
-        for outcome in ledger.outcomes(Stage.ASSESS)
-        if outcome.status == Status.PASSED and is_sun(outcome, max_energy_above_hull)
-    ]
-    return [slot for _, slot in sorted(best)[:top]]
 
 
 def is_sun(outcome: Outcome, threshold: float) -> bool:

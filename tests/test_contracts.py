@@ -7,8 +7,9 @@ import pytest
 from heliodor.core.choices.relaxers import ChgnetChoice, SevennetChoice
 from heliodor.core.convert import to_structure
 from heliodor.core.records import Conditions
+from heliodor.engines.dft_engine import FlowEngine
 from heliodor.engines.mlip import ChgnetRelaxer, SevennetRelaxer
-from heliodor.engines.vasp import VaspEngine
+from heliodor.engines.vasp_recipe import VaspRecipe
 from heliodor.generators.diffusion.generator import DiffusionGenerator
 from heliodor.generators.files import FilesGenerator
 from heliodor.generators.random_symmetric import RandomGenerator
@@ -94,4 +95,4 @@ def test_file_reference(tmp_path):
 
 
 def test_dft_engine(tmp_path):
-    check_dft_engine(VaspEngine(), CRYSTALS[:2], tmp_path)
+    check_dft_engine(FlowEngine(VaspRecipe()), CRYSTALS[:2], tmp_path)

@@ -35,6 +35,7 @@ def test_only_modules_that_ship_lie_at_the_root():
         "cli_review.py",
         "cli_screen.py",
         "cli_tables.py",
+        "cli_verify.py",
         "testing.py",
     }
 

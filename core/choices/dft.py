@@ -77,6 +77,7 @@ class VaspChoice(DftRun):
         default=False,
         description="Run the calculations on this machine (a VASP licence); false: only write them.",
     )
+    max_atoms: int = Field(default=200, ge=1, description="Larger cells are not computed.")
 
 
 class NoDftChoice(Section):
@@ -86,6 +87,6 @@ class NoDftChoice(Section):
 
 
 DftChoice = Annotated[
-    VaspChoice | NoDftChoice | PluginChoice,
+    AbinitChoice | GpawChoice | MlipDftChoice | VaspChoice | NoDftChoice | PluginChoice,
     Field(discriminator="kind"),
 ]

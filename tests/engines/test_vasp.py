@@ -28,8 +28,11 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError, MissingError, StorageError
 from heliodor.core.protocols import DftEngine
 from heliodor.core.records import DftTicket, Failure, Reason
-from heliodor.engines import vasp
-from heliodor.engines.vasp import VaspEngine, write_manifest
+from heliodor.engines import calculation_folder
+from heliodor.engines.calculation_folder import complete, place, write
+from heliodor.engines.dft_engine import FlowEngine
+from heliodor.engines.manifest_list import write_manifest
+from heliodor.engines.vasp_recipe import VaspRecipe
 
 FCC = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 
@@ -65,11 +68,11 @@ def iron() -> Crystal:
 
 
 @pytest.fixture(scope="module")
-def engine() -> VaspEngine:
-    return VaspEngine()
+def engine() -> FlowEngine:
+    return FlowEngine(VaspRecipe())
 
 
-def prepare(engine: VaspEngine, crystal: Crystal, folder: Path) -> tuple[Path, dict]:
+def prepare(engine: FlowEngine, crystal: Crystal, folder: Path) -> tuple[Path, dict]:
     [ticket] = engine.prepare([crystal], folder)
     assert isinstance(ticket, DftTicket), ticket
     path = Path(ticket.path)
@@ -156,7 +159,7 @@ JOBS = {
 
 
 def test_flows_reload_in_a_fresh_process(tmp_path):
-    tickets = [VaspEngine(maker).prepare([rocksalt("Mg")], tmp_path)[0] for maker in JOBS]
+    tickets = [FlowEngine(VaspRecipe(maker)).prepare([rocksalt("Mg")], tmp_path)[0] for maker in JOBS]
     script = (
         "import json, sys\n"
         "from monty.json import MontyDecoder\n"
@@ -197,7 +200,7 @@ def test_folder_holds_what_the_flow_will_write(engine, tmp_path):
 
 
 def test_static_maker_writes_static_inputs(tmp_path):
-    path, _ = prepare(VaspEngine("MPGGAStaticMaker"), rocksalt("Mg"), tmp_path)
+    path, _ = prepare(FlowEngine(VaspRecipe("MPGGAStaticMaker")), rocksalt("Mg"), tmp_path)
     assert Incar.from_file(path / "vasp" / "INCAR")["NSW"] == 0
 
 
@@ -216,14 +219,14 @@ def test_same_crystal_is_written_once(engine, tmp_path):
     order = np.random.default_rng(0).permutation(len(crystal))
     shuffled = Crystal(crystal.lattice, crystal.frac_coords[order], crystal.atomic_numbers[order])
     assert engine.prepare([crystal, shuffled], tmp_path) == [first, first]
-    assert VaspEngine().prepare([crystal], tmp_path) == [first]
+    assert FlowEngine(VaspRecipe()).prepare([crystal], tmp_path) == [first]
     assert snapshot(tmp_path) == before
     assert Path(first.path).name == f"LiFePO4-{crystal.digest[:12]}"
 
 
 def test_another_maker_stands_beside(engine, tmp_path):
     [relax] = engine.prepare([rocksalt("Mg")], tmp_path)
-    static_engine = VaspEngine("MPGGAStaticMaker")
+    static_engine = FlowEngine(VaspRecipe("MPGGAStaticMaker"))
     [static] = static_engine.prepare([rocksalt("Mg")], tmp_path)
     assert static.key == relax.key
     assert static.path != relax.path
@@ -261,42 +264,46 @@ def test_kill_leaves_nothing_that_looks_complete(tmp_path):
     # A process that dies by SIGKILL just before the rename.
     script = (
         "import os, signal, sys, pathlib, json\n"
-        "from heliodor.engines.vasp import VaspEngine\n"
+        "from heliodor.engines.dft_engine import FlowEngine\n"
+        "from heliodor.engines.vasp_recipe import VaspRecipe\n"
         "from heliodor.core.crystal import Crystal\n"
         "pathlib.Path.rename = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "crystal = Crystal.from_bytes(bytes.fromhex(sys.argv[1]))\n"
-        "VaspEngine().prepare([crystal], pathlib.Path(sys.argv[2]))\n"
+        "FlowEngine(VaspRecipe()).prepare([crystal], pathlib.Path(sys.argv[2]))\n"
     )
     crystal = rocksalt("Mg")
     command = [sys.executable, "-c", script, crystal.to_bytes().hex(), str(tmp_path)]
     assert subprocess.run(command, check=False, cwd=tmp_path, capture_output=True).returncode == -9
     [left] = tmp_path.iterdir()
     assert left.name.startswith(".")
-    [ticket] = VaspEngine().prepare([crystal], tmp_path)
-    assert vasp._complete(Path(ticket.path)) is not None
+    [ticket] = FlowEngine(VaspRecipe()).prepare([crystal], tmp_path)
+    assert complete(Path(ticket.path)) is not None
     assert left.exists()  # it could belong to a live process
-    old = time.time() - 2 * vasp._STALE_SECONDS
+    old = time.time() - 2 * calculation_folder._STALE_SECONDS
     os.utime(left, (old, old))
-    VaspEngine().prepare([], tmp_path)
+    FlowEngine(VaspRecipe()).prepare([], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [Path(ticket.path).name]
 
 
 def test_two_writers_agree_on_one_flow(engine, tmp_path):
     crystals = [rocksalt("Mg", 4.2 + 0.01 * i) for i in range(3)]
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: VaspEngine().prepare(crystals, tmp_path), range(4)))
+        results = list(
+            pool.map(lambda _: FlowEngine(VaspRecipe()).prepare(crystals, tmp_path), range(4))
+        )
     assert all(result == results[0] for result in results)
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_losing_the_race_takes_the_winners_flow(engine, tmp_path):
-    inputs = engine._maker.inputs(rocksalt("Mg"))
-    target, none = vasp._place(tmp_path, rocksalt("Mg"), inputs.digest)
+    level = engine.level(["Mg", "O"])
+    inputs = engine.recipe.inputs(rocksalt("Mg"), level)
+    target, none = place(tmp_path, rocksalt("Mg"), inputs.digest)
     assert none is None
-    texts, record = engine._calculation(rocksalt("Mg"), inputs)
+    texts, record = engine._calculation(rocksalt("Mg"), level, inputs)
     [winner] = engine.prepare([rocksalt("Mg")], tmp_path)
     assert record["flow_uuid"] != winner.flow_uuid
-    assert vasp._write(target, texts, record)["flow_uuid"] == winner.flow_uuid
+    assert write(target, texts, record)["flow_uuid"] == winner.flow_uuid
     assert [p.name for p in tmp_path.iterdir()] == [target.name]
 
 
@@ -310,7 +317,7 @@ def test_bad_crystals_fail_alone(engine, tmp_path):
     assert [r.key for r in results] == [c.digest for c in batch]
     assert [isinstance(r, DftTicket) for r in results] == [False, True, False, False, False, False, True]
     failures = [r for r in results if isinstance(r, Failure)]
-    assert {f.reason for f in failures} == {Reason.DFT_INPUT}
+    assert {f.reason for f in failures} == {Reason.DFT_INPUT, Reason.DFT_ELEMENT}
     assert "no potential for Po" in failures[0].detail
     assert "no potential for Cm" in failures[1].detail
     assert "not finite" in failures[2].detail
@@ -320,13 +327,13 @@ def test_bad_crystals_fail_alone(engine, tmp_path):
 
 def test_unknown_maker():
     with pytest.raises(InputError, match=r"dft\.maker: got 'RelaxMaker'.*MPGGAStaticMaker"):
-        VaspEngine("RelaxMaker")  # atomate2's default: PBEsol
+        FlowEngine(VaspRecipe("RelaxMaker"))  # atomate2's default: PBEsol
 
 
 def test_missing_atomate2(monkeypatch):
     monkeypatch.setitem(sys.modules, "atomate2.vasp.jobs.mp", None)
     with pytest.raises(MissingError, match="atomate2") as caught:
-        VaspEngine("MPGGARelaxMaker")
+        FlowEngine(VaspRecipe("MPGGARelaxMaker"))
     assert "heliodor[vasp]" in str(caught.value)
 
 

@@ -32,10 +32,9 @@ from heliodor.core.records import (
 from heliodor.flows.discover import refuse_changed_inputs
 from heliodor.flows.screen import ScreenOptions, screening
 from heliodor.tasks.context import Context, InOrder
-from heliodor.tasks.dft import select
 from heliodor.tasks.generate import generate
 from heliodor.tasks.relax import relax, relaxed_of
-from heliodor.tasks.report_data import funnel
+from heliodor.tasks.report_funnel import funnel
 from heliodor.tasks.screen import conclude, screen, screened_crystals
 from heliodor.tasks.table import count, records, row
 from heliodor.validators.uniqueness import Uniqueness
@@ -278,15 +277,6 @@ def hull(decomposition: float, *, novel: bool = True) -> dict:
         "uniqueness": {"passed": True},
         "novelty": {"passed": novel},
     }
-
-
-def test_selection_takes_the_lowest_sun_crystals(make):
-    ledger = make([]).ledger
-    data = {0: hull(0.05), 1: hull(-0.02), 2: hull(-0.5, novel=False), 3: hull(0.3), 4: hull(0.05)}
-    ledger.record([Outcome(s, Stage.ASSESS, Status.PASSED, data=d) for s, d in data.items()], P)
-    assert select(ledger, 0.1, 10) == [1, 0, 4]
-    assert select(ledger, 0.1, 2) == [1, 0]
-    assert select(ledger, 0.0, 10) == [1]
 
 
 def test_each_budget_ends_the_campaign(make):

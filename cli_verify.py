@@ -1,0 +1,114 @@
+"""Commands on a campaign's DFT: `heliodor verify` and `heliodor export-dft`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Engine(StrEnum):
+    """Engines that run their calculations here."""
+
+    ABINIT = "abinit"
+    GPAW = "gpaw"
+    MLIP = "mlip"
+    VASP = "vasp"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(verify)
+    app.command("export-dft")(export_dft)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="The campaign's folder.")],
+    dft: Annotated[Engine | None, typer.Option(help="The engine. [as the campaign file says]")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many crystals. [as the campaign file says]")
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Try crystals that failed again, up to so many times.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Compute the best crystals and what they compete with by DFT, and say which are stable."""
+    from rich.console import Console
+
+    from .flows.terminal import prepare_prefect
+
+    prepare_prefect(verbose=False)
+    from .flows.verify_finalists import verify as run_verify
+
+    console = Console(stderr=True)
+    chosen = {"kind": dft.value, "run": True} if dft else None
+    again = shlex.join(["heliodor", "verify", str(folder), *(["--dft", dft.value] if dft else [])])
+    try:
+        with console.status("looking for structures of the competing phases") as status:
+            found = run_verify(
+                str(folder),
+                chosen,
+                top,
+                attempts,
+                lambda done, n: status.update(f"{done} of {n} calculations"),
+            )
+    except KeyboardInterrupt:
+        console.print(f"stopped; nothing that has ended is lost. Go on with: {again}", markup=False)
+        raise
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    _show(found)
+    typer.echo(f"report: {folder / 'report.html'}; calculations: {folder / 'dft'}")
+
+
+_COLUMNS = (
+    ("formula", "formula", ""),
+    ("verdict", "verdict", ""),
+    ("eV/atom above hull, DFT", "energy_above_hull", ".3f"),
+    ("by the potential", "energy_above_hull_mlip", ".3f"),
+    ("volume, DFT / potential", "volume_ratio", ".3f"),
+    ("RMSD, angstrom", "rmsd", ".3f"),
+    ("why not", "detail", ""),
+)
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = [column for column in _COLUMNS if any(row[column[1]] not in (None, "") for row in found)]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title, _, _ in shown:
+        table.add_column(title)
+    for row in found:
+        cells = ["-" if row[name] is None else format(row[name], spec) for _, name, spec in shown]
+        table.add_row(*map(escape, cells))
+    levels = {row["level"] for row in found if row["level"]}
+    Console().print(table)
+    for level in sorted(levels):
+        typer.echo(f"level: {level}; hull of phases computed at it")
+
+
+def export_dft(
+    folder: Annotated[Path, typer.Argument(help="The campaign's folder.")],
+    out: Annotated[Path, typer.Option("--out", help="A folder, with one inside per level of theory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Write what DFT found as training sets for CHGNet, SevenNet and `heliodor train`."""
+    from .flows.export_dft import export_dft as export
+
+    written = export(folder, out)
+    if as_json:
+        typer.echo(json.dumps([found.as_dict() for found in written], indent=1))
+        return
+    for found in written:
+        without = found.crystals - found.with_forces
+        note = f"; {without} without forces, in the table only" if without else ""
+        typer.echo(f"{out / found.folder}: {found.crystals} crystals{note}; {found.level.name}")

@@ -1,0 +1,157 @@
+"""DFT by atomate2 Flows: one engine for every code, which its recipe describes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from ..core.choices.dft import DftRun
+from ..core.crystal import Crystal
+from ..core.errors import StorageError
+from ..core.files import write_text
+from ..core.levels import Level
+from ..core.records import DftResult, DftTicket, Failure, Reason
+from .calculation_folder import place, sweep, write
+from .dft_results import crystal_record, read_shared, result_record
+from .flow_speed import cached_schema_access
+from .flow_text import flow_text
+from .local_runner import run_here
+from .manifest_list import write_manifest
+from .recipe import Inputs, Recipe
+
+logger = logging.getLogger("heliodor.engines")
+
+_PACKAGES = ("heliodor", "atomate2", "jobflow", "pymatgen")
+
+
+class FlowEngine:
+    """Prepares the calculations of a recipe. `heliodor.engines.calculate` runs them.
+
+    Args:
+        recipe: the code and its settings.
+        run: how calculations are run: time limit, attempts; larger cells are refused.
+        shared: a folder of results of all campaigns, by the digest of their inputs.
+    """
+
+    def __init__(self, recipe: Recipe, run: DftRun | None = None, shared: Path | None = None) -> None:
+        self.recipe = recipe
+        self.name = recipe.name
+        self._settings = run or DftRun()
+        self._shared = shared
+        self._levels: dict[tuple[str, ...], Level] = {}
+
+    def level(self, elements: Sequence[str]) -> Level:
+        """The level of theory for crystals of these elements and their subsets.
+
+        Raises:
+            InputError: an element cannot be computed.
+        """
+        wanted = tuple(sorted(set(elements)))
+        if wanted not in self._levels:
+            self._levels[wanted] = self.recipe.level(wanted)
+        return self._levels[wanted]
+
+    def unsupported(self, elements: Sequence[str]) -> dict[str, str]:
+        """Elements that cannot be computed, and why."""
+        return self.recipe.unsupported(elements)
+
+    def prepare(
+        self, batch: Sequence[Crystal], folder: Path, elements: Sequence[str] = ()
+    ) -> list[DftTicket | Failure]:
+        """One folder per crystal, `folder/LiFePO4-<12 digits of its key>`; a ticket or failure for each.
+
+        Idempotent by content: a crystal that is there with the same inputs is not written again and
+        keeps its Flow's uuid; a calculation of it at another level is left alone and stands beside. A
+        folder appears complete or not at all; one that does not agree with its own checksums is
+        moved aside (`<name>.incomplete-...`) and made again.
+
+        Args:
+            elements: the chemical system whose level is used; empty: each crystal's own.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            with cached_schema_access():
+                return [self._prepare(crystal, folder, elements) for crystal in batch]
+        except OSError as error:
+            raise StorageError(f"cannot write DFT inputs under {folder}: {error}") from error
+
+    def run(self, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:
+        """Bring a calculation to its end; None where `stop` was set before.
+
+        What has ended before is not run again: here, or in another campaign of this machine.
+        """
+        kept = self._shared / f"{ticket.input_digest}.json" if self._shared else None
+        if kept and (known := read_shared(kept, ticket)) is not None:
+            return known
+        ended = run_here(ticket, self._settings.attempts, self._settings.time_limit, stop)
+        if kept and isinstance(ended, DftResult):
+            write_text(kept, json.dumps(result_record(ended)) + "\n", "the result")
+        return ended
+
+    def _prepare(self, crystal: Crystal, folder: Path, elements: Sequence[str]) -> DftTicket | Failure:
+        if len(crystal) > self._settings.max_atoms:
+            detail = f"{len(crystal)} atoms in the cell; dft.max_atoms is {self._settings.max_atoms}"
+            return Failure(crystal.digest, Reason.DFT_INPUT, detail)
+        if lacking := self.recipe.unsupported(crystal.elements):
+            detail = "; ".join(f"{symbol}: {why}" for symbol, why in lacking.items())
+            return Failure(crystal.digest, Reason.DFT_ELEMENT, detail)
+        try:
+            level = self.level(elements or crystal.elements)
+            inputs = self.recipe.inputs(crystal, level)
+            target, record = place(folder, crystal, inputs.digest)
+            if record is None:
+                record = write(target, *self._calculation(crystal, level, inputs))
+        except OSError:
+            raise
+        except Exception as error:  # pymatgen and atomate2 raise many types for odd cells
+            detail = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            logger.debug("no DFT input for %r", crystal, exc_info=True)
+            return Failure(crystal.digest, Reason.DFT_INPUT, detail)
+        return DftTicket(
+            crystal.digest, self.name, str(target), record["input_digest"], record["flow_uuid"]
+        )
+
+    def _calculation(
+        self, crystal: Crystal, level: Level, inputs: Inputs
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        """Texts of the files, and the manifest."""
+        flow, jobs = flow_text(self.recipe, crystal, level, inputs.digest)
+        texts = {**inputs.files, "flow.json": flow["text"]}
+        record = {
+            "key": crystal.digest,
+            "formula": crystal.formula,
+            "n_atoms": len(crystal),
+            "crystal": crystal_record(crystal),
+            "engine": self.name,
+            "options": dict(self.recipe.options),
+            "maker": self.recipe.options.get("maker", ""),
+            "level": level.as_dict(),
+            "input_digest": inputs.digest,
+            "flow_uuid": flow["uuid"],
+            "n_jobs": len(jobs),
+            "jobs": jobs,
+            "settings": dict(inputs.settings),
+            "notes": list(inputs.notes),
+            "versions": {package: _version(package) for package in _PACKAGES},
+        }
+        return texts, record
+
+    def write_manifest(self, tickets: Sequence[DftTicket], folder: Path) -> Path:
+        """List all calculations in `folder/manifest.csv`."""
+        return write_manifest(folder, tickets)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

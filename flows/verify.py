@@ -1,0 +1,117 @@
+"""DFT verdicts on the best crystals of a campaign, each on a hull at its own level of theory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from prefect.futures import PrefectFuture
+
+from ..core.crystal import Crystal
+from ..core.elements import ATOMIC_NUMBERS, parse_formula
+from ..core.ledger import Work
+from ..core.records import DftResult, DftTicket, Failure, Outcome, Reason, Stage
+from ..tasks.context import Context
+from ..tasks.relax import relaxed_of
+from ..tasks.verify import (
+    Competitor,
+    Plan,
+    calculator,
+    competing,
+    compute,
+    distinct,
+    on_reference_hull,
+    record_verdict,
+)
+from ..validators.uniqueness import Uniqueness
+from .known_structures import KnownStructures
+
+_POLL = 0.2  # seconds: far below the time of a calculation
+_FOLDER = "dft"
+
+Progress = Callable[[int, int], None]
+
+
+def verify_slots(
+    context: Context, work: Sequence[Work], progress: Progress = lambda _done, _all: None
+) -> list[Outcome]:
+    """Compute and judge the claimed crystals; a verdict is recorded as soon as it stands.
+
+    Args:
+        progress: told how many of how many calculations have ended.
+    """
+    known = KnownStructures(context)
+    plans = make_plans(context, known, work)
+    tickets = [ticket for plan in plans for ticket in plan.tickets]
+    calculator(context).write_manifest(_once(tickets), context.folder / _FOLDER)
+    waiting = distinct(plans)
+    n_all = len(waiting)
+    ended: dict[str, DftResult | Failure] = {}
+    running: dict[str, PrefectFuture[DftResult | Failure | None]] = {}
+    outcomes: list[Outcome] = []
+    while True:
+        for plan in [p for p in plans if p.ready(ended)]:
+            outcomes.append(record_verdict(context, plan, ended))
+            plans.remove(plan)
+        progress(len(ended), n_all)
+        needed = {ticket.input_digest for plan in plans for ticket in plan.tickets}
+        waiting = [t for t in waiting if t.input_digest in needed and t.input_digest not in ended]
+        if context.stop.is_set() or not (running or waiting):
+            return outcomes
+        for ticket in waiting:
+            if len(running) < context.workers and ticket.input_digest not in running:
+                running[ticket.input_digest] = compute.submit(context, ticket)
+        time.sleep(_POLL)
+        for digest in [d for d, future in running.items() if future.state.is_final()]:
+            result = running.pop(digest).result()
+            if result is not None:
+                ended[digest] = result
+
+
+def make_plans(context: Context, known: KnownStructures, work: Sequence[Work]) -> list[Plan]:
+    """What must be computed for each crystal; folders of all calculations are written."""
+    slots = [item.slot for item in work]
+    relaxed = {o.slot: relaxed_of(o, "").crystal for o in context.ledger.outcomes(Stage.RELAX, slots)}
+    hulls = {o.slot: o.data["hull"] for o in context.ledger.outcomes(Stage.ASSESS, slots)}
+    plans = []
+    for item in work:
+        crystal, hull = relaxed[item.slot], hulls[item.slot]
+        [ticket] = calculator(context).prepare([crystal], context.folder / _FOLDER, crystal.elements)
+        # No need to compute what a crystal competes with where the crystal itself cannot be computed, or
+        # where the reference has it.
+        phases = [] if isinstance(ticket, Failure) else competing(hull, crystal)
+        if phases and on_reference_hull(calculator(context).level(crystal.elements), context.reference):
+            phases = []
+        competitors = tuple(_competitor(context, known, f, m, crystal) for f, m in phases)
+        plans.append(Plan(item, crystal, hull, ticket, competitors))
+    return plans
+
+
+def _competitor(
+    context: Context, known: KnownStructures, formula: str, material_id: str, crystal: Crystal
+) -> Competitor:
+    """A phase on the crystal's hull. It must not be the crystal itself, found again."""
+    composition = tuple(sorted((ATOMIC_NUMBERS[s], n) for s, n in parse_formula(formula)))
+    structure = known.find(material_id, composition)
+    if structure is None:
+        detail = "no structure is at hand; a reference of kind mp or file has them"
+    elif _same(structure.crystal, crystal):
+        detail = "the only structure at hand is the crystal itself"
+    else:
+        [ticket] = calculator(context).prepare(
+            [structure.crystal], context.folder / _FOLDER, crystal.elements
+        )
+        return Competitor(material_id, formula, structure.origin, ticket)
+    return Competitor(material_id, formula, "", Failure("", Reason.NO_COMPETITORS, detail))
+
+
+def _same(a: Crystal, b: Crystal) -> bool:
+    """Whether the matcher calls them equal."""
+    if a.reduced_composition != b.reduced_composition:
+        return False
+    first, second = Uniqueness().check([a, b])
+    return first.passed is True and second.passed is False
+
+
+def _once(tickets: Sequence[DftTicket]) -> list[DftTicket]:
+    return list({ticket.input_digest: ticket for ticket in tickets}.values())

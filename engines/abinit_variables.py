@@ -47,7 +47,7 @@ _OXYGEN_MOMENT = 1.0  # the triplet of O2
 MENDS: dict[str, dict[str, Any]] = {
     "mixing": {"nstep": 150, "diemix": 0.3, "diemac": 10.0},
     "slow mixing": {"nstep": 300, "diemix": 0.15, "nnsclo": 4, "npulayit": 15},
-    "cell": {"dilatmx": 1.3},  # room for the cell to grow while it is relaxed
+    "cell": {"dilatmx": 1.3, "chkdilatmx": 0},  # room for the cell to grow while it is relaxed
     "symmetry": {"nsym": 1},
 }
 """What another attempt changes: the way, never the energy that it leads to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -79,7 +80,8 @@ class FlowEngine:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
-            with cached_schema_access():
+            with cached_schema_access(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # abipy's, about itself
                 return [self._prepare(crystal, folder, elements) for crystal in batch]
         except OSError as error:
             raise StorageError(f"cannot write DFT inputs under {folder}: {error}") from error

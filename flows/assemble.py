@@ -10,7 +10,7 @@ from pathlib import Path
 from ..core.campaign import Campaign
 from ..core.choices.relaxers import MlipChoice
 from ..core.crystal import Crystal
-from ..core.protocols import OrderedValidator
+from ..core.protocols import DftCalculator, OrderedValidator
 from ..core.records import Stage
 from ..core.settings import Settings
 from ..tasks.assess import assessed_crystals
@@ -21,6 +21,7 @@ from .build import (
     build_generator,
     build_relaxer,
     open_ledger,
+    stages_of,
     with_own_energies,
 )
 from .pinned import reference_of
@@ -61,6 +62,8 @@ def assemble(
     if campaign.own_energies and relaxer is not None:
         reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
     dft = build_dft(campaign.dft, settings) if relaxer is not None else None
+    if Stage.VERIFY in stages_of(campaign) and isinstance(dft, DftCalculator) and conditions.elements:
+        dft.level(conditions.elements)  # refuses elements and programs that are not there
     ledger = open_ledger(campaign, folder, settings)
 
     def uniqueness() -> OrderedValidator:

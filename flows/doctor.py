@@ -25,6 +25,7 @@ _EXTRAS = {
     "chgnet": ("chgnet", "relaxing with CHGNet"),
     "sevenn": ("sevennet", "relaxing with SevenNet-0"),
     "atomate2": ("vasp", "VASP inputs and Flows"),
+    "abipy": ("abinit", "DFT with ABINIT"),
     "mp_api": ("mp", "the Materials Project as reference"),
     "psycopg": ("postgres", "a shared ledger on PostgreSQL"),
 }
@@ -59,6 +60,7 @@ def checks() -> list[Check]:
     found += list(_pins())
     found += list(_weights())
     found += [
+        _abinit(),
         _diffusion(),
         _gpu(),
         _embedded(),
@@ -125,6 +127,15 @@ def _weights() -> Iterator[Check]:
             yield Check(
                 f"{module} weights", "warn", "missing", f"pip install --force-reinstall {module}"
             )
+
+
+def _abinit() -> Check:
+    from ..engines.abinit_program import version
+
+    try:
+        return Check("abinit program", "ok", version("abinit"))
+    except HeliodorError as error:
+        return Check("abinit program", "warn", error.message, error.hint or "")
 
 
 def _diffusion() -> Check:

@@ -127,6 +127,12 @@ def _questions(draw):
     }
 
 
+def collides(properties) -> bool:
+    """Whether a field is asked for beside a part of it."""
+    names = list(properties or ())
+    return any(b.startswith(f"{a}.") for a in names for b in names)
+
+
 def agree(batches, questions, indexed):
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = opened(Path(folder) / "s"), memory()
@@ -137,6 +143,8 @@ def agree(batches, questions, indexed):
             for each in (ours, theirs):
                 each.update(batch, key=["uuid", "index"])
         for criteria, asked in questions:
+            if collides(asked["properties"]):
+                continue  # which is refused, but by mongomock even where there is nothing to project
             expected = told(lambda c=criteria, a=asked: plain(theirs.query(c, **a)))
             if expected is not AttributeError:  # mongomock stumbles over `[None]`, also past the limit
                 assert told(lambda c=criteria, a=asked: plain(ours.query(c, **a))) == expected

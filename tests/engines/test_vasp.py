@@ -318,8 +318,8 @@ def test_bad_crystals_fail_alone(engine, tmp_path):
     assert [isinstance(r, DftTicket) for r in results] == [False, True, False, False, False, False, True]
     failures = [r for r in results if isinstance(r, Failure)]
     assert {f.reason for f in failures} == {Reason.DFT_INPUT, Reason.DFT_ELEMENT}
-    assert "no potential for Po" in failures[0].detail
-    assert "no potential for Cm" in failures[1].detail
+    assert "Po: no potential in MPStaticSet" in failures[0].detail
+    assert "Cm: no potential" in failures[1].detail
     assert "not finite" in failures[2].detail
     assert "flat" in failures[3].detail
     assert len(list(tmp_path.iterdir())) == 2

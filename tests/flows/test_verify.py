@@ -1,0 +1,174 @@
+"""`heliodor verify`: verdicts by calculations that run, and kills that cost nothing that had ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+from heliodor.core.campaign import parse_campaign
+from heliodor.core.crystal import Crystal
+from heliodor.core.errors import InputError
+from heliodor.core.ledger import Ledger
+from heliodor.core.records import Outcome, Stage, Status
+from heliodor.core.settings import load_settings
+from heliodor.flows.build import reopen
+from heliodor.flows.verify import _same
+from heliodor.flows.verify_finalists import with_dft
+from heliodor.validators.hull import ELEMENT_ID
+
+pytestmark = pytest.mark.slow
+
+FCC = Lattice([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+
+
+def fcc(a: float, *species: str) -> Structure:
+    """One species: fcc; two: B3; that is what the positions say."""
+    sites = [[0, 0, 0], [0.25] * 3][: len(species)]
+    return Structure(Lattice(a * FCC.matrix), species, sites)
+
+
+def l1_2(a: float, corner: str, faces: str) -> Structure:
+    sites = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    return Structure(Lattice.cubic(a), [corner, faces, faces, faces], sites)
+
+
+ALUMINIUM = fcc(4.05, "Al")
+LITHIUM = Structure(Lattice.cubic(3.44), ["Li", "Li"], [[0, 0, 0], [0.5] * 3])
+B32 = Structure.from_spacegroup(
+    "Fd-3m", Lattice.cubic(6.37), ["Al", "Li"], [[0.125] * 3, [0.375] * 3]
+).get_primitive_structure()  # NaTl type; 8a and 8b
+
+# Known phases. Energies by hand, such that LiAl lies on the hull: -0.2 eV/atom against the elements.
+KNOWN = [(ALUMINIUM, "al", 0.0), (LITHIUM, "li", 0.0), (B32, "lial", -0.2)]
+
+
+@pytest.fixture
+def campaign(tmp_path, write_campaign) -> Path:
+    """LiAl3 in two structures, against a table of structures."""
+    from heliodor.validators.energies import elemental_energies
+
+    elements = elemental_energies()
+    entries = [
+        ComputedStructureEntry(
+            structure,
+            sum(elements[z] for z in structure.atomic_numbers) + formation * len(structure),
+            entry_id=name,
+            data={"formation_energy_per_atom": formation},
+        ).as_dict()
+        for structure, name, formation in KNOWN
+    ]
+    (tmp_path / "known.json").write_text(json.dumps(entries))
+    folder = tmp_path / "proposed"
+    folder.mkdir()
+    l1_2(4.02, "Li", "Al").to(str(folder / "a.cif"))
+    l1_2(4.10, "Al", "Li").to(str(folder / "b.cif"))
+    return write_campaign(
+        "verified",
+        space={"elements": ["Al", "Li"], "subsystems": True},
+        generator={"kind": "files", "paths": [str(folder)]},
+        reference={"kind": "file", "path": str(tmp_path / "known.json")},
+        review={"scores": False},
+        select={"max_energy_above_hull": 1.0, "top": 2},
+        dft={"kind": "abinit", "kpoint_density": 200},
+        budget={"candidates": 2, "round_size": 2},
+    )
+
+
+def verdicts(folder: Path) -> dict[int, Outcome]:
+    ledger: Ledger
+    ledger, _ = reopen(folder, load_settings())
+    return {o.slot: o for o in ledger.outcomes(Stage.VERIFY)}
+
+
+def jobs_run(folder: Path) -> dict[str, int]:
+    """How many jobs ran in each calculation's folder."""
+    return {
+        p.name: len(list(p.glob("attempt-*/job_*"))) for p in (folder / "dft").iterdir() if p.is_dir()
+    }
+
+
+def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment, campaign, tmp_path):
+    """From proposal to verdict in one command; then killed at the calculations and run again."""
+    whole = tmp_path / "whole"
+    done = heliodor("run", campaign, "--out", whole)
+    assert done.returncode == 0, done.stderr
+    expected = verdicts(whole)
+    assert sorted(expected) == [0, 1]
+    for outcome in expected.values():
+        assert outcome.status in (Status.PASSED, Status.REJECTED), outcome
+        data = outcome.data
+        assert data["level"]["code"].startswith("abinit-")
+        assert data["result"]["max_force"] < 0.05
+        assert data["compared"]["volume_ratio"] == pytest.approx(1, abs=0.1)
+        assert {p["material_id"] for p in data["phases"]} >= {ELEMENT_ID}
+        hull = data["hull"]
+        assert hull["energy_above_hull"] == max(0.0, hull["decomposition_energy"])
+    assert set(jobs_run(whole).values()) == {2}, "relaxation and static, once each"
+    assert len(jobs_run(whole)) == 5, "two crystals, two elements and LiAl, shared"
+    assert (
+        "Potential and DFT" in (whole / "report.html").read_text()
+        or "DFT" in (whole / "report.html").read_text()
+    )
+
+    # Another folder, another cache: nothing is found ready-made. Killed after two calculations.
+    killed = tmp_path / "killed"
+    own = {**environment, "HELIODOR_CACHE": str(tmp_path / "cache2")}
+    command = [sys.executable, "-m", "heliodor.cli", "run", str(campaign), "--out", str(killed)]
+    process = subprocess.Popen(
+        command, env=own, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 600
+    while len(list(killed.glob("dft/*/result.json"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    ended = {p.parent.name for p in killed.glob("dft/*/result.json")}
+    again = heliodor("run", campaign, "--out", killed, HELIODOR_CACHE=str(tmp_path / "cache2"))
+    assert again.returncode == 0, again.stderr
+    assert ended <= jobs_run(killed).keys()
+    assert set(jobs_run(killed).values()) == {2}, (
+        "none that ended, and none that outlived the kill, again"
+    )
+    found = verdicts(killed)
+    for slot, outcome in expected.items():
+        assert found[slot].data["verdict"] == outcome.data["verdict"]
+        assert found[slot].data["hull"]["decomposition_energy"] == pytest.approx(
+            outcome.data["hull"]["decomposition_energy"], abs=1e-6
+        )
+
+    # Once more, asked for by name: everything has its verdict, nothing is computed.
+    more = heliodor("verify", whole, "--dft", "mlip", "--json")
+    assert more.returncode == 0, more.stderr
+    rows = json.loads(more.stdout)
+    assert {row["verdict"] for row in rows} <= {"confirmed", "metastable", "refuted"}
+    assert set(jobs_run(whole).values()) == {2}
+
+
+def test_an_engine_that_does_not_run_is_refused():
+    content = {"name": "c", "generator": {"kind": "random"}, "dft": {"kind": "vasp"}}
+    with pytest.raises(InputError, match="does not run calculations here") as refused:
+        with_dft(parse_campaign(content), None)
+    assert "--dft abinit" in (refused.value.hint or "")
+    assert with_dft(parse_campaign(content), {"kind": "mlip"}).dft.kind == "mlip"
+
+
+def test_a_crystal_is_not_its_own_competitor():
+    a = Crystal(np.eye(3) * 4, np.zeros((1, 3)), np.array([11]))
+    b = Crystal(np.eye(3) * 4.05, np.zeros((1, 3)) + 0.1, np.array([11]))
+    c = Crystal(np.eye(3) * 4, np.zeros((1, 3)), np.array([19]))
+    bcc = Crystal(np.eye(3) * 5, np.array([[0, 0, 0], [0.5] * 3]), np.array([11, 11]))
+    assert _same(a, b)
+    assert not _same(a, c)
+    assert not _same(a, bcc)

@@ -435,7 +435,8 @@ def test_agrees_with_ase(name):
 def test_known_crystals_relax(name, mp_table):
     """Rattled and strained crystals of the Materials Project: nearly all converge, quickly."""
     rng = np.random.default_rng(0)
-    rows = mp_table[mp_table.n_atoms <= 20].sample(30, random_state=7)
+    n = 30 if name == "chgnet" else 12  # SevenNet takes four times as long
+    rows = mp_table[mp_table.n_atoms <= 20].sample(n, random_state=7)
     batch = []
     for row in rows.itertuples():
         strain = np.eye(3) + rng.normal(0, 0.03, (3, 3))
@@ -447,8 +448,8 @@ def test_known_crystals_relax(name, mp_table):
     results = list(relaxer.relax(batch))
     relaxer.close()
     known = [r for r in results if isinstance(r, Relaxed)]
-    assert len(results) == 30
-    assert sum(r.converged for r in known) >= 28
+    assert len(results) == n
+    assert sum(r.converged for r in known) >= 0.9 * n
     assert np.median([r.steps for r in known]) <= 15
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-N = 120
+N = 60
 
 
 @pytest.mark.slow
@@ -39,9 +39,9 @@ def test_energies_and_novelty_on_the_materials_project(heliodor, mp_table, tmp_p
     with capsys.disabled():
         print(f"\nenergy above hull of {there.sum()} crystals: MAE {1000 * error:.0f} meV/atom")
         print(confusion)
-    assert there.mean() >= 0.98
+    assert there.mean() >= 0.96
     assert error < 0.035, "CHGNet's error on MP is about 20 to 30 meV/atom"
-    assert np.trace(confusion.to_numpy()) / there.sum() >= 0.93
+    assert np.trace(confusion.to_numpy()) / there.sum() >= 0.9
 
     for reference in ("all.parquet", "embedded"):
         recognised = (screen(reference, "none", f"known-{reference}")["novel"] == False).sum()  # noqa: E712

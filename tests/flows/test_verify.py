@@ -44,9 +44,9 @@ def l1_2(a: float, corner: str, faces: str) -> Structure:
 
 ALUMINIUM = fcc(4.05, "Al")
 LITHIUM = Structure(Lattice.cubic(3.44), ["Li", "Li"], [[0, 0, 0], [0.5] * 3])
-B32 = Structure.from_spacegroup(
-    "Fd-3m", Lattice.cubic(6.37), ["Al", "Li"], [[0.125] * 3, [0.375] * 3]
-).get_primitive_structure()  # NaTl type; 8a and 8b
+B32 = Structure(  # the NaTl type: two diamond lattices
+    Lattice(6.37 * FCC.matrix), ["Al", "Al", "Li", "Li"], [[0] * 3, [0.25] * 3, [0.5] * 3, [0.75] * 3]
+)
 
 # Known phases. Energies by hand, such that LiAl lies on the hull: -0.2 eV/atom against the elements.
 KNOWN = [(ALUMINIUM, "al", 0.0), (LITHIUM, "li", 0.0), (B32, "lial", -0.2)]

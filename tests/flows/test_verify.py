@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ KNOWN = [(ALUMINIUM, "al", 0.0), (LITHIUM, "li", 0.0), (B32, "lial", -0.2)]
 
 @pytest.fixture
 def campaign(tmp_path, write_campaign) -> Path:
-    """LiAl3 in two structures, against a table of structures."""
+    """LiAl3 against a table of structures."""
     from heliodor.validators.energies import elemental_energies
 
     elements = elemental_energies()
@@ -71,16 +72,15 @@ def campaign(tmp_path, write_campaign) -> Path:
     folder = tmp_path / "proposed"
     folder.mkdir()
     l1_2(4.02, "Li", "Al").to(str(folder / "a.cif"))
-    l1_2(4.10, "Al", "Li").to(str(folder / "b.cif"))
     return write_campaign(
         "verified",
         space={"elements": ["Al", "Li"], "subsystems": True},
         generator={"kind": "files", "paths": [str(folder)]},
         reference={"kind": "file", "path": str(tmp_path / "known.json")},
         review={"scores": False},
-        select={"max_energy_above_hull": 1.0, "top": 2},
-        dft={"kind": "abinit", "kpoint_density": 200},
-        budget={"candidates": 2, "round_size": 2},
+        select={"max_energy_above_hull": 1.0, "top": 1},
+        dft={"kind": "abinit", "kpoint_density": 120},
+        budget={"candidates": 1, "round_size": 1},
     )
 
 
@@ -97,13 +97,15 @@ def jobs_run(folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("abinit") is None, reason="no ABINIT on this machine")
 def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment, campaign, tmp_path):
     """From proposal to verdict in one command; then killed at the calculations and run again."""
     whole = tmp_path / "whole"
     done = heliodor("run", campaign, "--out", whole)
     assert done.returncode == 0, done.stderr
     expected = verdicts(whole)
-    assert sorted(expected) == [0, 1]
+    assert list(expected) == [0]
     for outcome in expected.values():
         assert outcome.status in (Status.PASSED, Status.REJECTED), outcome
         data = outcome.data
@@ -114,7 +116,7 @@ def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment
         hull = data["hull"]
         assert hull["energy_above_hull"] == max(0.0, hull["decomposition_energy"])
     assert set(jobs_run(whole).values()) == {2}, "relaxation and static, once each"
-    assert len(jobs_run(whole)) == 5, "two crystals, two elements and LiAl, shared"
+    assert len(jobs_run(whole)) == 4, "the crystal, two elements and LiAl"
     assert (
         "Potential and DFT" in (whole / "report.html").read_text()
         or "DFT" in (whole / "report.html").read_text()
@@ -147,13 +149,6 @@ def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment
         assert found[slot].data["hull"]["decomposition_energy"] == pytest.approx(
             outcome.data["hull"]["decomposition_energy"], abs=1e-6
         )
-
-    # Once more, asked for by name: everything has its verdict, nothing is computed.
-    more = heliodor("verify", whole, "--dft", "mlip", "--json")
-    assert more.returncode == 0, more.stderr
-    rows = json.loads(more.stdout)
-    assert {row["verdict"] for row in rows} <= {"confirmed", "metastable", "refuted"}
-    assert set(jobs_run(whole).values()) == {2}
 
 
 def test_an_engine_that_does_not_run_is_refused():

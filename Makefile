@@ -15,7 +15,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --durations=25
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

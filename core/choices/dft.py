@@ -18,7 +18,9 @@ class DftRun(Section):
         description="Run the calculations on this machine and judge the crystals by them; false: only"
         " write them.",
     )
-    time_limit: float = Field(default=3600, gt=0, description="Seconds per calculation, all attempts together.")
+    time_limit: float = Field(
+        default=3600, gt=0, description="Seconds per calculation, all attempts together."
+    )
     attempts: int = Field(
         default=3, ge=1, le=10, description="How often a calculation that can be mended is run."
     )

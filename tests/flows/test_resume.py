@@ -199,7 +199,7 @@ def test_kills_while_the_diffusion_model_proposes(heliodor, environment, tmp_pat
     last = heliodor("run", killed_file, "--out", tmp_path / "killed")
     assert last.returncode == 0, last.stderr
     one = snapshot(calm_file, sqlite_of(tmp_path / "calm"))
-    assert len(one["keys"]) == 150
+    assert len(one["keys"]) == 100
     assert_same(one, snapshot(killed_file, sqlite_of(tmp_path / "killed")))
 
 

@@ -12,13 +12,9 @@ moments. Antiferromagnetic order is not looked for: for a crystal that has it, t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
@@ -40,6 +36,7 @@ from .abinit_variables import (
 from .pseudopotential_sets import open_set
 from .pseudopotentials import Pseudopotential, PseudopotentialSet
 from .recipe import Inputs, Parsed, Unfinished
+from .recipe_parts import input_digest, require_cell
 from .symmetry import symmetrized
 
 if TYPE_CHECKING:
@@ -136,9 +133,7 @@ class AbinitRecipe:
         )
         if moments(crystal):
             notes.append("spin from a ferromagnetic start; antiferromagnetic order is not looked for")
-        parts = [crystal.digest, level.digest, "relax and static"]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        return Inputs(files, settings, tuple(notes), digest)
+        return Inputs(files, settings, tuple(notes), input_digest(crystal, level))
 
     def flow(self, crystal: Crystal, level: Level, mends: Sequence[str] = ()) -> Flow:
         """Relaxation of atoms and cell, then the static calculation."""
@@ -220,9 +215,6 @@ class AbinitRecipe:
 
 def _checked(crystal: Crystal) -> Crystal:
     """The primitive cell, exactly in its space group: ABINIT stops at one that is only nearly so."""
-    if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.frac_coords).all()):
-        raise ValueError("lattice or coordinates are not finite")
-    if crystal.volume < 1e-3:
-        raise ValueError(f"the cell is flat: its volume is {crystal.volume:.3g} cubic angstrom")
+    require_cell(crystal)
     found = symmetrized(crystal, primitive=True)
     return crystal if isinstance(found, Failure) else found

@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..core.convert import from_structure
-from ..core.crystal import Crystal
-from ..core.records import Reason, Vector
+from ..core.records import Reason
 from .recipe import Parsed, Unfinished
+from .recipe_parts import crystal_in, largest_component, longest, vectors
 
 _GPA = 160.21766208  # in eV/angstrom^3
 _TAIL = 200_000  # bytes of the log: errors stand at its end
@@ -41,12 +38,12 @@ def _parsed(output: Mapping[str, Any]) -> Parsed:
     energy = float(facts["energy"])
     if not math.isfinite(energy):
         raise ValueError(f"energy {energy}")
-    forces, stress = _vectors(result["forces"]), _vectors(result["stress"], scale=1 / _GPA)
+    forces, stress = vectors(result["forces"]), vectors(result["stress"], 1 / _GPA)
     return Parsed(
-        crystal=_crystal(result["structure"]),
+        crystal=crystal_in(result["structure"]),
         energy=energy,
-        max_force=None if forces is None else max(math.hypot(*force) for force in forces),
-        max_stress=None if stress is None else max(abs(x) for row in stress for x in row),
+        max_force=longest(forces),
+        max_stress=largest_component(stress),
         converged=True,  # atomate2 looked for ABINIT's warnings; without one the thresholds are met
         steps=int(facts["steps"]),
         magnetization=float(facts["magnetization"]),
@@ -54,23 +51,6 @@ def _parsed(output: Mapping[str, Any]) -> Parsed:
         forces=forces,
         stress=stress,  # ABINIT's sign is ASE's
     )
-
-
-def _crystal(structure: Any) -> Crystal:
-    from pymatgen.core import Structure
-
-    return from_structure(
-        Structure.from_dict(dict(structure)) if isinstance(structure, Mapping) else structure
-    )
-
-
-def _vectors(values: Any, scale: float = 1.0) -> tuple[Vector, ...] | None:
-    if values is None:
-        return None
-    array = np.asarray(values, dtype=float).reshape(-1, 3) * scale
-    if not np.isfinite(array).all():
-        raise ValueError("forces or stresses are not finite")
-    return tuple((x, y, z) for x, y, z in array.tolist())
 
 
 def _unconverged(output: Mapping[str, Any], mends: Sequence[str]) -> Unfinished:

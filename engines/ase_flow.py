@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..core.convert import from_structure
 from ..core.records import Reason
 from .recipe import Parsed, Unfinished
+from .recipe_parts import crystal_in, largest_component, longest, vectors
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -57,25 +55,21 @@ def parse(output: Mapping[str, Any]) -> Parsed | Unfinished:
 
 
 def _parsed(output: Mapping[str, Any], result: Mapping[str, Any]) -> Parsed:
-    from pymatgen.core import Structure
-
-    structure = output["structure"]
-    if isinstance(structure, Mapping):
-        structure = Structure.from_dict(dict(structure))
     energy = float(result["energy"])
-    forces = np.asarray(result["forces"], dtype=float)
-    stress = np.asarray(result["stress"], dtype=float) / _KBAR
-    if not (math.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
-        raise ValueError("energy, forces or stress are not finite")
+    if not math.isfinite(energy):
+        raise ValueError(f"energy {energy}")
+    forces, stress = vectors(result["forces"]), vectors(result["stress"], 1 / _KBAR)
+    if forces is None or stress is None:
+        raise ValueError("forces or stress are missing")
     return Parsed(
-        crystal=from_structure(structure),
+        crystal=crystal_in(output["structure"]),
         energy=energy,
-        max_force=float(np.linalg.norm(forces, axis=1).max()),
-        max_stress=float(np.abs(stress).max()),
+        max_force=longest(forces),
+        max_stress=largest_component(stress),
         converged=True,
         steps=int(result["n_steps"]),
-        forces=tuple((x, y, z) for x, y, z in forces.tolist()),
-        stress=tuple((x, y, z) for x, y, z in stress.tolist()),
+        forces=forces,
+        stress=stress,
     )
 
 

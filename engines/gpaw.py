@@ -6,15 +6,12 @@ and the energy that GPAW extrapolates to none. Spin as with ABINIT: ferromagneti
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
@@ -26,6 +23,7 @@ from . import ase_flow
 from .abinit_variables import MOMENTS, moments
 from .pseudopotential_sets import open_set
 from .recipe import Inputs, Parsed, Unfinished
+from .recipe_parts import input_digest, require_cell
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -91,7 +89,6 @@ class GpawRecipe:
 
         calculator = self._calculator(crystal)
         text = Poscar(to_structure(crystal)).get_str(significant_figures=10)
-        parts = [crystal.digest, level.digest, "relax and static"]
         return Inputs(
             files={"gpaw/POSCAR": text, "gpaw/calculator.json": json.dumps(calculator, indent=1) + "\n"},
             settings={
@@ -101,7 +98,7 @@ class GpawRecipe:
                 "initial_moments": moments(crystal),
             },
             notes=("spin from a ferromagnetic start",) if moments(crystal) else (),
-            digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+            digest=input_digest(crystal, level),
         )
 
     def flow(self, crystal: Crystal, level: Level, mends: Sequence[str] = ()) -> Flow:
@@ -134,10 +131,7 @@ class GpawRecipe:
     def _calculator(self, crystal: Crystal) -> dict[str, Any]:
         from pymatgen.io.vasp import Kpoints
 
-        if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.frac_coords).all()):
-            raise ValueError("lattice or coordinates are not finite")
-        if crystal.volume < 1e-3:
-            raise ValueError(f"the cell is flat: its volume is {crystal.volume:.3g} cubic angstrom")
+        require_cell(crystal)
         grid = Kpoints.automatic_density(to_structure(crystal), self._density, force_gamma=True)
         return {
             "cutoff": self._cutoff,

@@ -5,8 +5,6 @@ What it finds is what the potential says, not DFT; the level's name is the poten
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from .guards import Unphysical, check_cell, check_start
 from .neighbors import find_neighbors
 from .potentials import describe
 from .recipe import Inputs, Parsed, Unfinished
+from .recipe_parts import input_digest
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -81,12 +80,11 @@ class MlipRecipe:
         except Unphysical as error:
             raise ValueError(error.detail) from error
         text = Poscar(to_structure(crystal)).get_str(significant_figures=10)
-        parts = [crystal.digest, level.digest, "relax and static"]
         return Inputs(
             files={"mlip/POSCAR": text},
             settings={"potential": self._info.model},
             notes=("a machine-learned potential in DFT's place: a dry run",),
-            digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+            digest=input_digest(crystal, level),
         )
 
     def flow(self, crystal: Crystal, level: Level, mends: Sequence[str] = ()) -> Flow:

@@ -19,12 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
 from ..core.errors import InputError, missing_extra
 from ..core.levels import Hull
+from .recipe_parts import require_cell
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -127,10 +126,7 @@ class MpMaker:
         """
         from pymatgen.io.vasp.sets import BadInputSetWarning
 
-        if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.frac_coords).all()):
-            raise ValueError("lattice or coordinates are not finite")
-        if crystal.volume < 1e-3:
-            raise ValueError(f"the cell is flat: its volume is {crystal.volume:.3g} cubic angstrom")
+        require_cell(crystal)
         generator = self.first_set()
         unknown = [s for s in crystal.elements if s not in generator.config_dict["POTCAR"]]
         if unknown:

@@ -13,11 +13,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ..core.convert import from_structure
-from ..core.records import Reason, Vector
+from ..core.records import Reason
 from .recipe import Parsed, Unfinished
+from .recipe_parts import largest_component, longest, vectors
 
 logger = logging.getLogger("heliodor.engines")
 
@@ -60,18 +59,20 @@ def read_task(task: Task) -> Parsed | Unfinished:
     energy = float(task.output.energy)
     if not math.isfinite(energy):
         return Unfinished(Reason.DFT_FAILED, f"the energy is {energy}")
+    forces = vectors(task.output.forces)
+    stress = vectors(task.output.stress, -_EV_PER_KBAR)  # VASP's sign is not ASE's
     return Parsed(
         crystal=from_structure(calculation.output.structure),
         energy=energy,
-        max_force=_largest(task.output.forces, axis=1),
-        max_stress=_largest_stress(task.output.stress),
+        max_force=longest(forces),
+        max_stress=largest_component(stress),
         converged=True,
         steps=_ionic_steps(task),
         magnetization=(calculation.output.outcar or {}).get("total_magnetization"),
         band_gap=calculation.output.bandgap,
         entry=_entry(task, calculation),
-        forces=_vectors(task.output.forces),
-        stress=_vectors(task.output.stress, -_EV_PER_KBAR),  # VASP's sign is not ASE's
+        forces=forces,
+        stress=stress,
     )
 
 
@@ -126,21 +127,6 @@ def _ionic_steps(task: Task) -> int:
         if {**calculation.input.parameters, **calculation.input.incar}.get("NSW", 0) > 0:
             return len(calculation.output.num_electronic_steps or [])
     return 0
-
-
-def _largest(vectors: Any, axis: int) -> float | None:
-    return None if vectors is None else float(np.linalg.norm(vectors, axis=axis).max())
-
-
-def _vectors(rows: Any, scale: float = 1.0) -> tuple[Vector, ...] | None:
-    if rows is None:
-        return None
-    return tuple((x, y, z) for x, y, z in (scale * np.asarray(rows, dtype=float)).tolist())
-
-
-def _largest_stress(stress: Any) -> float | None:
-    """Largest absolute component in eV/angstrom^3; VASP writes kbar."""
-    return None if stress is None else float(np.abs(stress).max() * _EV_PER_KBAR)
 
 
 def _entry(task: Task, calculation: Any) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from atomate2.abinit.schemas.calculation import TaskState
 from jobflow.core.job import Response, job
 from numpy.typing import NDArray
 
+from .abinit_variables import HARTREE
+
 # At its exit every process that imported abipy writes a counter into the home folder, which we do not
 # use; where one was killed while it held the lock, all others wait ten seconds and end with an error.
 atexit.unregister(save_lastnode_id)
 
-_HARTREE = 27.211386245988  # eV, CODATA 2018
 _CROSSING = 1e-4  # hartree: less above or below the Fermi level is an edge, not a crossing
 
 
@@ -110,10 +111,10 @@ def read_facts(outdata: Path) -> dict[str, Any]:
         with netCDF4.Dataset(history) as file:
             steps = int(file.dimensions["time"].size)
     return {
-        "energy": (free_energy - entropy_term / 2) * _HARTREE,
+        "energy": (free_energy - entropy_term / 2) * HARTREE,
         "steps": steps,
         "magnetization": float(electrons[0] - electrons[-1]),
-        "band_gap": band_gap(energies, fermi) * _HARTREE,
+        "band_gap": band_gap(energies, fermi) * HARTREE,
     }
 
 

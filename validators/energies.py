@@ -23,7 +23,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from ..core.convert import to_structure
-from ..core.elements import ATOMIC_NUMBERS, SYMBOLS
+from ..core.elements import ATOMIC_NUMBERS
 from ..core.errors import InputError
 from ..core.levels import Hull
 from ..core.mp2020 import anions_of, mp2020
@@ -146,6 +146,15 @@ def elemental_energies() -> Mapping[int, float]:
     return {ATOMIC_NUMBERS[s]: float(e) for s, e in json.loads(text)["energies"].items()}
 
 
+def without_reference(key: str, crystal: Crystal, references: Mapping[int, float]) -> Failure | None:
+    """A failure that names the elements of a crystal without a reference energy, if there are any."""
+    unknown = [s for s in crystal.elements if ATOMIC_NUMBERS[s] not in references]
+    if not unknown:
+        return None
+    detail = f"there is no elemental reference for {', '.join(unknown)}"
+    return Failure(key, Reason.NO_REFERENCE, detail)
+
+
 def formation_energy(
     model: str, crystal: Crystal, energy: float, references: Mapping[int, float] | None = None
 ) -> FormationEnergy | Failure:
@@ -171,14 +180,8 @@ def formation_energy(
         references = elemental_energies()
     if not math.isfinite(energy):
         return Failure(crystal.digest, Reason.ENERGY, f"the energy is {energy}")
-    numbers = crystal.atomic_numbers.tolist()
-    unknown = sorted({SYMBOLS[z] for z in numbers if z not in references})
-    if unknown:
-        return Failure(
-            crystal.digest,
-            Reason.NO_REFERENCE,
-            f"there is no elemental reference for {', '.join(unknown)}",
-        )
+    if (failure := without_reference(crystal.digest, crystal, references)) is not None:
+        return failure
     correction = Correction(0.0, uncertain=False)
     if scheme.adds_mp2020:
         try:
@@ -189,7 +192,7 @@ def formation_energy(
             log.debug("MP2020 correction of %s failed", crystal, exc_info=True)
             detail = f"MP2020: {type(error).__name__}: {str(error)[:200]}"
             return Failure(crystal.digest, Reason.CORRECTION, detail)
-    total = energy + correction.energy - sum(references[z] for z in numbers)
+    total = energy + correction.energy - sum(references[z] for z in crystal.atomic_numbers.tolist())
     return FormationEnergy(total / len(crystal), scheme.corrections, correction.uncertain)
 
 

@@ -60,14 +60,13 @@ class LevelHull:
             detail = f"no energy of {', '.join(missing)} at the level {self.level.name}"
             return Failure(result.key, Reason.NO_COMPETITORS, detail)
         formation = self._formation(result)
-        states = self._hull.ground_states([result.crystal.reduced_composition])
-        distance = formation - float(states.energies[0])
+        found = self._hull.query(result.crystal.reduced_composition, formation)
         return HullPoint(
             key=result.key,
-            energy_above_hull=max(0.0, distance),
-            decomposition_energy=distance,
+            energy_above_hull=found.energy_above_hull,
+            decomposition_energy=found.decomposition_energy,
             formation_energy_per_atom=formation,
-            decomposition=states.decomposition(0),
+            decomposition=found.decomposition,
             level=self.level.name,
             corrections="none (all phases at one level)",
             reference=f"phases computed at the level {self.level.digest}: {len(self.phases)}",

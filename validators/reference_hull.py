@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..core.elements import SYMBOLS
 from ..core.errors import InputError, ReferenceUnavailableError
 from ..core.protocols import Reference
 from ..core.records import DftResult, Failure, HullPoint, Reason
-from .energies import elemental_energies
+from .energies import elemental_energies, without_reference
 from .hull import Hull
 
 
@@ -30,23 +29,20 @@ def on_reference(
             hint="only energies of one level can be compared",
         )
     elements = elemental_energies()
-    numbers = crystal.atomic_numbers.tolist()
-    if unknown := sorted({SYMBOLS[z] for z in numbers if z not in elements}):
-        detail = f"there is no elemental reference for {', '.join(unknown)}"
-        return Failure(result.key, Reason.NO_REFERENCE, detail)
+    if (failure := without_reference(result.key, crystal, elements)) is not None:
+        return failure
     try:
         phases = reference.entries(crystal.elements)
     except ReferenceUnavailableError as error:
         return Failure(result.key, Reason.NO_REFERENCE, error.message)
-    formation = (energy - sum(elements[z] for z in numbers)) / len(numbers)
-    states = Hull(phases).ground_states([crystal.reduced_composition])
-    distance = formation - float(states.energies[0])
+    formation = (energy - sum(elements[z] for z in crystal.atomic_numbers.tolist())) / len(crystal)
+    found = Hull(phases).query(crystal.reduced_composition, formation)
     return HullPoint(
         key=result.key,
-        energy_above_hull=max(0.0, distance),
-        decomposition_energy=distance,
+        energy_above_hull=found.energy_above_hull,
+        decomposition_energy=found.decomposition_energy,
         formation_energy_per_atom=formation,
-        decomposition=states.decomposition(0),
+        decomposition=found.decomposition,
         level=level.name,
         corrections="MP2020 (added)",
         reference=f"{info.name} {info.digest[:12]}",

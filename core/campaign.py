@@ -130,6 +130,13 @@ class Select(Section):
     top: int = Field(default=10, ge=0, description="At most so many in the whole campaign.")
 
 
+class Prices(Section):
+    """What an hour costs, in any one currency."""
+
+    gpu_hour: float = Field(default=0, ge=0, description="Of one GPU.")
+    node_hour: float = Field(default=0, ge=0, description="Of one node, its GPUs apart.")
+
+
 class Budget(Section):
     """When to stop. The first limit that is reached ends the campaign, at the end of a round."""
 
@@ -137,6 +144,14 @@ class Budget(Section):
     round_size: int = Field(default=100, ge=1, le=100_000, description="Crystals per round.")
     hours: float | None = Field(default=None, gt=0, description="Wall-clock hours of one run.")
     sun: int | None = Field(default=None, ge=1, description="Stop when so many SUN crystals are found.")
+    rounds_without_sun: int | None = Field(
+        default=None, ge=1, description="Stop after so many rounds in a row without a new SUN crystal."
+    )
+    gpu_hours: float | None = Field(default=None, gt=0, description="GPU hours, over all runs.")
+    node_hours: float | None = Field(default=None, gt=0, description="Node hours, over all runs.")
+    dft_jobs: int | None = Field(default=None, ge=1, description="DFT calculations, over all runs.")
+    money: float | None = Field(default=None, gt=0, description="Cost at `prices`, over all runs.")
+    prices: Prices = Prices()
 
 
 class Campaign(Section):
@@ -158,6 +173,11 @@ class Campaign(Section):
     def own_energies(self) -> bool:
         """Whether the known phases' energies are computed with the potential."""
         return getattr(self.reference, "energies", "reference") == "own"
+
+    @property
+    def runs_dft(self) -> bool:
+        """Whether the campaign runs its DFT calculations on this machine."""
+        return bool(getattr(self.dft, "run", False))
 
     @model_validator(mode="after")
     def _energies_need_a_potential(self) -> Campaign:

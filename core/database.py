@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from .errors import InputError, StorageError, missing_extra
 from .schema import HEAD
 
-_KNOWN_REVISIONS = (HEAD,)
+_KNOWN_REVISIONS = ("0001", HEAD)
 _MIGRATION_LOCK = 0x48454C49  # PostgreSQL advisory lock of the schema
 
 

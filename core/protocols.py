@@ -225,7 +225,7 @@ class DftEngine(Protocol):
 
 @runtime_checkable
 class DftCalculator(DftEngine, Protocol):
-    """A DFT engine that also runs its calculations and reads their results."""
+    """A DFT engine that also runs its calculations, or has them run elsewhere, and reads their results."""
 
     def level(self, elements: Sequence[str]) -> Level:
         """The level of theory for crystals of these elements and their subsets.
@@ -238,6 +238,7 @@ class DftCalculator(DftEngine, Protocol):
     def run(self, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:
         """Bring a calculation to its end; None where `stop` was set before.
 
-        What has ended before, here or in another campaign, is not run again.
+        What has ended before, here or in another campaign, is not run again. An engine whose
+        calculations run elsewhere gives what has come back, or None, at once.
         """
         ...

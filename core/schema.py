@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest schema revision that this code knows."""
 
 metadata = MetaData()
@@ -79,4 +79,15 @@ lease = Table(
     Column("owner", String(255), nullable=False),
     Column("expires_at", Float, nullable=False),
     Index("lease_owner", "owner"),
+)
+
+# Append-only: what was spent, decided and told.
+journal = Table(
+    "journal",
+    metadata,
+    Column("campaign_id", Integer, ForeignKey("campaign.id"), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("data", Text, nullable=False),
+    Column("at", Float, nullable=False),
 )

@@ -10,7 +10,7 @@ import pytest
 import heliodor
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_SHIPPED = {"tests", "benchmarks", "examples", "deployments", "build", "runs", "dist"}
+NOT_SHIPPED = {"tests", "benchmarks", "examples", "build", "runs", "dist"}
 
 
 def project() -> dict:

@@ -25,6 +25,10 @@ class DftRun(Section):
         default=3, ge=1, le=10, description="How often a calculation that can be mended is run."
     )
     max_atoms: int = Field(default=40, ge=1, description="Larger cells are not computed.")
+    approval: bool = Field(
+        default=False,
+        description="Wait for a person's yes to the shortlist and its cost before DFT runs.",
+    )
 
 
 class AbinitChoice(DftRun):

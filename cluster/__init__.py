@@ -1,0 +1,1 @@
+"""Work on a cluster, as folders of files: nothing listens on a node, nothing on it calls back."""

@@ -1,0 +1,1 @@
+"""Heliodor on a Prefect server: deployments, schedules, automations, and a worker that uses sbatch."""

@@ -1,0 +1,57 @@
+"""The journal of a campaign, on SQLite."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from heliodor.core.database import Database
+from heliodor.core.journal import Journal, Kind
+
+NAME = (
+    "insert into campaign (id, name, science_digest, spec, created_at) values ({0}, 'c{0}', '', '', 0)"
+)
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    with database.write() as connection:
+        for number in (1, 2):
+            connection.execute(sa.text(NAME.format(number)))
+    return database
+
+
+def test_the_first_entry_of_a_key_stays(database):
+    journal = Journal(database, 1)
+    assert journal.add(Kind.SPENT, "job-1", {"gpu_hours": 1.5, "node_hours": 0.5})
+    assert not journal.add(Kind.SPENT, "job-1", {"gpu_hours": 9})
+    assert journal.add(Kind.SPENT, "job-2", {"gpu_hours": 0.25})
+    assert journal.add(Kind.DECISION, "job-1", {"approved": True})
+    assert journal.spent() == {"gpu_hours": 1.75, "node_hours": 0.5}
+    assert [e.data for e in journal.entries(Kind.DECISION)] == [{"approved": True}]
+
+
+def test_campaigns_are_apart(database):
+    Journal(database, 1).add(Kind.SPENT, "j", {"dft_jobs": 1})
+    assert Journal(database, 2).spent() == {}
+
+
+def test_many_writers_and_one_stays(database):
+    journal = Journal(database, 1)
+    with ThreadPoolExecutor(8) as pool:
+        added = list(pool.map(lambda i: journal.add(Kind.NOTICE, "told", {"by": i}), range(40)))
+    assert sum(added) == 1
+    assert len(journal.entries(Kind.NOTICE)) == 1
+
+
+def test_a_ledger_from_before_gains_the_table(tmp_path):
+    path = tmp_path / "old.sqlite"
+    database = Database(f"sqlite:///{path}")
+    with database.write() as connection:
+        connection.execute(sa.text(NAME.format(1)))
+        connection.execute(sa.text("drop table journal"))
+        connection.execute(sa.text("update alembic_version set version_num = '0001'"))
+    database.close()
+    again = Journal(Database(f"sqlite:///{path}", create=False), 1)
+    assert again.add(Kind.RUN, "a", {})

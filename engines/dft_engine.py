@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -14,11 +13,10 @@ from typing import Any
 from ..core.choices.dft import DftRun
 from ..core.crystal import Crystal
 from ..core.errors import StorageError
-from ..core.files import write_text
 from ..core.levels import Level
 from ..core.records import DftResult, DftTicket, Failure, Reason
 from .calculation_folder import place, sweep, write
-from .dft_results import crystal_record, read_shared, result_record
+from .dft_results import crystal_record, read_shared, write_shared
 from .flow_speed import cached_schema_access
 from .flow_text import flow_text
 from .local_runner import run_here
@@ -91,12 +89,11 @@ class FlowEngine:
 
         What has ended before is not run again: here, or in another campaign of this machine.
         """
-        kept = self._shared / f"{ticket.input_digest}.json" if self._shared else None
-        if kept and (known := read_shared(kept, ticket)) is not None:
+        if self._shared and (known := read_shared(self._shared, ticket.key, ticket.input_digest)):
             return known
         ended = run_here(ticket, self._settings.attempts, self._settings.time_limit, stop)
-        if kept and isinstance(ended, DftResult):
-            write_text(kept, json.dumps(result_record(ended)) + "\n", "the result")
+        if self._shared and isinstance(ended, DftResult):
+            write_shared(self._shared, ended)
         return ended
 
     def _prepare(self, crystal: Crystal, folder: Path, elements: Sequence[str]) -> DftTicket | Failure:

@@ -14,7 +14,7 @@ import numpy as np
 from ..core.crystal import Crystal
 from ..core.files import write_text
 from ..core.levels import Level
-from ..core.records import DftResult, DftTicket, Failure, Reason
+from ..core.records import DftResult, Failure, Reason
 
 RESULT, FAILURE = "result.json", "failure.json"
 
@@ -101,10 +101,25 @@ def write_failure(folder: Path, input_digest: str, failure: Failure, attempts: i
     write_text(folder / FAILURE, json.dumps(record, indent=1) + "\n", "the failure")
 
 
-def read_shared(path: Path, ticket: DftTicket) -> DftResult | None:
-    """A result of another campaign with the same inputs, if it is there and whole."""
+def read_shared(shared: Path, key: str, input_digest: str) -> DftResult | None:
+    """A result of any campaign with the same inputs, if it is there and whole.
+
+    Args:
+        shared: the folder that `write_shared` was given.
+    """
     try:
-        result = result_of(json.loads(path.read_text(encoding="utf-8")))
+        text = _shared_file(shared, input_digest).read_text(encoding="utf-8")
+        result = result_of(json.loads(text))
     except (OSError, ValueError):
         return None
-    return result if (result.key, result.input_digest) == (ticket.key, ticket.input_digest) else None
+    return result if (result.key, result.input_digest) == (key, input_digest) else None
+
+
+def write_shared(shared: Path, result: DftResult) -> None:
+    """Put a result where all campaigns of this machine find it, by the digest of its inputs."""
+    path = _shared_file(shared, result.input_digest)
+    write_text(path, json.dumps(result_record(result)) + "\n", "the result")
+
+
+def _shared_file(shared: Path, input_digest: str) -> Path:
+    return shared / f"{input_digest}.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core.records import DftResult, DftTicket
+from ..core.records import DftResult
 from .calculation_folder import manifest_of
 from .dft_results import read_result, read_shared
 
@@ -27,8 +27,7 @@ def finished_results(folder: Path, shared: Path | None = None) -> list[DftResult
         digest = record["input_digest"]
         result = read_result(place, digest)
         if result is None and shared is not None:
-            ticket = DftTicket(record.get("key", ""), "", str(place), digest, record["flow_uuid"])
-            result = read_shared(shared / f"{digest}.json", ticket)
+            result = read_shared(shared, record.get("key", ""), digest)
         if isinstance(result, DftResult):
             found[digest] = result
     return list(found.values())

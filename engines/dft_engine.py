@@ -55,10 +55,6 @@ class FlowEngine:
             self._levels[wanted] = self.recipe.level(wanted)
         return self._levels[wanted]
 
-    def unsupported(self, elements: Sequence[str]) -> dict[str, str]:
-        """Elements that cannot be computed, and why."""
-        return self.recipe.unsupported(elements)
-
     def prepare(
         self, batch: Sequence[Crystal], folder: Path, elements: Sequence[str] = ()
     ) -> list[DftTicket | Failure]:

@@ -10,7 +10,7 @@ from prefect.futures import PrefectFuture
 from ..core.crystal import Crystal
 from ..core.elements import ATOMIC_NUMBERS, parse_formula
 from ..core.ledger import Work
-from ..core.records import DftResult, DftTicket, Failure, Outcome, Reason, Stage
+from ..core.records import DftResult, Failure, Outcome, Reason, Stage
 from ..tasks.context import Context
 from ..tasks.relax import relaxed_of
 from ..tasks.verify import (
@@ -42,9 +42,8 @@ def verify_slots(
     """
     known = KnownStructures(context)
     plans = make_plans(context, known, work)
-    tickets = [ticket for plan in plans for ticket in plan.tickets]
-    calculator(context).write_manifest(_once(tickets), context.folder / _FOLDER)
     waiting = distinct(plans)
+    calculator(context).write_manifest(waiting, context.folder / _FOLDER)
     n_all = len(waiting)
     ended: dict[str, DftResult | Failure] = {}
     running: dict[str, PrefectFuture[DftResult | Failure | None]] = {}
@@ -111,7 +110,3 @@ def _same(a: Crystal, b: Crystal) -> bool:
         return False
     first, second = Uniqueness().check([a, b])
     return first.passed is True and second.passed is False
-
-
-def _once(tickets: Sequence[DftTicket]) -> list[DftTicket]:
-    return list({ticket.input_digest: ticket for ticket in tickets}.values())

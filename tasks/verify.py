@@ -8,6 +8,7 @@ decomposition names are computed at the same level, once for all crystals that n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -229,11 +230,7 @@ def _phase(competitor: Competitor, ended: Ended) -> dict[str, Any]:
 
 def distinct(plans: Sequence[Plan]) -> list[DftTicket]:
     """The calculations of all plans, each once; those that most plans wait for first."""
-    wanted: dict[str, int] = {}
-    tickets: dict[str, DftTicket] = {}
-    for plan in plans:
-        for ticket in plan.tickets:
-            wanted[ticket.input_digest] = wanted.get(ticket.input_digest, 0) + 1
-            tickets.setdefault(ticket.input_digest, ticket)
-    order = list(tickets)
-    return [tickets[d] for d in sorted(order, key=lambda d: (-wanted[d], order.index(d)))]
+    tickets = [ticket for plan in plans for ticket in plan.tickets]
+    waits = Counter(ticket.input_digest for ticket in tickets)
+    first = {ticket.input_digest: ticket for ticket in reversed(tickets)}
+    return [first[digest] for digest, _ in waits.most_common()]

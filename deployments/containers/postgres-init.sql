@@ -1,0 +1,2 @@
+-- Prefect's own database, beside the ledgers'.
+create database prefect;

@@ -132,37 +132,31 @@ class _Run:
             self._save()
 
     def _jobs(self, place: Path, mends: Sequence[str]) -> Parsed | Unfinished:
-        from jobflow.core.flow import Flow
-        from jobflow.managers.local import run_locally
-
         parsed: Parsed | Unfinished = Unfinished(Reason.DFT_FAILED, "the Flow holds no job")
         steps = 0
         with job_store(self._folder / STORE) as store:
             for job in self._flow(mends):
-                if job.uuid not in self._progress["done"]:
-                    job.hosts = []  # each runs by itself: what it needs of others is in the store
-                    try:
-                        run_locally(
-                            Flow([job]),
-                            log="%(asctime)s %(message)s",
-                            store=store,
-                            create_folders=True,
-                            root_dir=place,
-                            allow_external_references=True,
-                            raise_immediately=True,
-                        )
-                    except Exception as error:  # the code or its reader: any type
-                        logger.debug("%s: %s", place, job.name, exc_info=True)
-                        return self._recipe.explain(_newest(place), error)
-                output = store.get_output(job.uuid, which="last", load=True)
-                parsed = self._recipe.parse(output, mends)
+                parsed = self._job(job, store, place, mends)
                 if isinstance(parsed, Unfinished):
                     return parsed
                 parsed = replace(parsed, steps=max(steps, parsed.steps))
                 steps = parsed.steps
-                if job.uuid not in self._progress["done"]:
-                    self._progress["done"].append(job.uuid)
-                    self._save()
+        return parsed
+
+    def _job(self, job: Any, store: JobStore, place: Path, mends: Sequence[str]) -> Parsed | Unfinished:
+        """What a job came to; it is run unless it was before."""
+        new = job.uuid not in self._progress["done"]
+        if new:
+            try:
+                _run(job, store, place)
+            except Exception as error:  # the code or its reader: any type
+                logger.debug("%s: %s", place, job.name, exc_info=True)
+                return self._recipe.explain(_newest(place), error)
+        output = store.get_output(job.uuid, which="last", load=True)
+        parsed = self._recipe.parse(output, mends)
+        if new and isinstance(parsed, Parsed):
+            self._progress["done"].append(job.uuid)
+            self._save()
         return parsed
 
     def _flow(self, mends: Sequence[str]) -> list[Any]:
@@ -212,6 +206,23 @@ def _read_progress(folder: Path) -> dict[str, Any]:
         return {"mends": found["mends"], "done": found["done"], "seconds": found["seconds"]}
     except (OSError, ValueError, KeyError):
         return {"mends": [], "done": [], "seconds": 0.0}
+
+
+def _run(job: Any, store: JobStore, place: Path) -> None:
+    """Run a job in a folder of its own in `place`."""
+    from jobflow.core.flow import Flow
+    from jobflow.managers.local import run_locally
+
+    job.hosts = []  # each runs by itself: what it needs of others is in the store
+    run_locally(
+        Flow([job]),
+        log="%(asctime)s %(message)s",
+        store=store,
+        create_folders=True,
+        root_dir=place,
+        allow_external_references=True,
+        raise_immediately=True,
+    )
 
 
 def _newest(place: Path) -> Path:

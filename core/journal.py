@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -40,7 +40,7 @@ class Entry:
 
 
 class Journal:
-    """The entries of one campaign: append-only, and the first one of a key stays.
+    """The entries of one campaign. The first one of a key stays; only `meter` changes what it wrote.
 
     Args:
         database: the ledger's. campaign_id: as the ledger has it.
@@ -67,13 +67,53 @@ class Journal:
             )
             return done.rowcount == 1
 
+    def meter(self, key: str, amounts: Mapping[str, float]) -> None:
+        """All that one worker has spent so far: replaces what it said before under the same key."""
+        insert = postgresql.insert if self._database.is_postgresql else sqlite.insert
+        with self._database.write() as connection:
+            row = insert(t.journal).values(
+                campaign_id=self._campaign_id,
+                kind=Kind.SPENT,
+                key=key,
+                data=json.dumps(dict(amounts)),
+                at=self._database.now(connection),
+            )
+            changed = {"data": row.excluded.data, "at": row.excluded.at}
+            keys = ["campaign_id", "kind", "key"]
+            connection.execute(row.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def take(self, key: str, what: str, limit: float | None) -> bool:
+        """Spend 1 of something, unless `limit` of it are spent; a key is paid for once.
+
+        Processes that take at once never get more than `limit` between them.
+        """
+        with self._database.write() as connection:
+            if self._database.is_postgresql:  # SQLite's write lock does it there
+                connection.execute(sa.text("select pg_advisory_xact_lock(:a, :b)"), self._lock)
+            if connection.scalar(self._query(Kind.SPENT, key)) is not None:
+                return True
+            rows = connection.execute(self._query(Kind.SPENT)).all()
+            if limit is not None and _total(rows).get(what, 0.0) + 1 > limit:
+                return False
+            connection.execute(
+                t.journal.insert().values(
+                    campaign_id=self._campaign_id,
+                    kind=Kind.SPENT,
+                    key=key,
+                    data=json.dumps({what: 1}),
+                    at=self._database.now(connection),
+                )
+            )
+            return True
+
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether there is an entry of the key."""
+        with self._database.read() as connection:
+            return connection.scalar(self._query(kind, key)) is not None
+
     def entries(self, kind: Kind) -> list[Entry]:
         """All entries of a kind, oldest first."""
-        query = (
-            sa.select(t.journal)
-            .where(t.journal.c.campaign_id == self._campaign_id, t.journal.c.kind == kind)
-            .order_by(t.journal.c.at, t.journal.c.key)
-        )
+        query = self._query(kind).order_by(t.journal.c.at, t.journal.c.key)
         with self._database.read() as connection:
             return [
                 Entry(Kind(row.kind), row.key, json.loads(row.data), row.at)
@@ -82,8 +122,23 @@ class Journal:
 
     def spent(self) -> dict[str, float]:
         """All that was spent, by what."""
-        found: dict[str, float] = {}
-        for entry in self.entries(Kind.SPENT):
-            for what, amount in entry.data.items():
-                found[what] = found.get(what, 0.0) + amount
-        return found
+        with self._database.read() as connection:
+            return _total(connection.execute(self._query(Kind.SPENT)).all())
+
+    @property
+    def _lock(self) -> dict[str, int]:
+        return {"a": 0x4A4F55, "b": self._campaign_id}
+
+    def _query(self, kind: Kind, key: str | None = None) -> sa.Select[Any]:
+        query = sa.select(t.journal).where(
+            t.journal.c.campaign_id == self._campaign_id, t.journal.c.kind == kind
+        )
+        return query if key is None else query.where(t.journal.c.key == key)
+
+
+def _total(rows: Sequence[sa.Row[Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for row in rows:
+        for what, amount in json.loads(row.data).items():
+            found[what] = found.get(what, 0.0) + amount
+    return found

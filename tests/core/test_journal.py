@@ -55,3 +55,24 @@ def test_a_ledger_from_before_gains_the_table(tmp_path):
     database.close()
     again = Journal(Database(f"sqlite:///{path}", create=False), 1)
     assert again.add(Kind.RUN, "a", {})
+
+
+def test_a_meter_says_its_total_anew(database):
+    journal = Journal(database, 1)
+    journal.meter("run-a", {"node_hours": 1.0})
+    journal.meter("run-b", {"node_hours": 0.5, "gpu_hours": 0.25})
+    journal.meter("run-a", {"node_hours": 1.5})
+    assert journal.spent() == {"node_hours": 2.0, "gpu_hours": 0.25}
+    assert len(journal.entries(Kind.SPENT)) == 2
+
+
+def test_takers_never_get_more_than_there_is(database):
+    journal = Journal(database, 1)
+    journal.meter("run-a", {"node_hours": 7})
+    with ThreadPoolExecutor(8) as pool:
+        granted = list(pool.map(lambda i: journal.take(f"dft {i}", "dft_jobs", 5), range(12)))
+    assert sum(granted) == 5
+    assert journal.spent()["dft_jobs"] == 5
+    again = [journal.take(f"dft {i}", "dft_jobs", 5) for i in range(12)]
+    assert again == granted, "what was paid for is not paid for twice"
+    assert journal.take("dft 99", "dft_jobs", None)

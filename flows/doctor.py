@@ -6,14 +6,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..core.errors import HeliodorError
 from ..core.settings import Settings, load_settings
+from .doctor_server import prefect_checks
+from .finding import Check
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,20 +36,6 @@ _WEIGHTS = {"chgnet": "*.pth.tar", "sevenn": "checkpoint_sevennet_0.pth"}
 _MP_KEY_LENGTH = 32
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding. "fail" stops the main job, "warn" stops something optional."""
-
-    name: str
-    level: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
-
 def checks() -> list[Check]:
     """All checks; none of them stops the others."""
     try:
@@ -66,7 +53,7 @@ def checks() -> list[Check]:
         _embedded(),
         _key(settings),
         *_disk(settings),
-        _prefect(),
+        *prefect_checks(),
         _ledger(settings),
     ]
     return found
@@ -207,20 +194,6 @@ def _disk(settings: Settings) -> Iterator[Check]:
             yield Check(name, "warn", f"{free:.1f} GB free on {there}", "free some space")
         else:
             yield Check(name, "ok", f"{free:.0f} GB free")
-
-
-def _prefect() -> Check:
-    url = os.environ.get("PREFECT_API_URL")
-    if url is None:
-        return Check("Prefect server", "ok", "none set; runs start one for themselves")
-    import httpx
-
-    try:
-        answer = httpx.get(url.rstrip("/") + "/health", timeout=5)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        return Check("Prefect server", "fail", f"{url}: {error}", "start it: prefect server start")
-    return Check("Prefect server", "ok", url)
 
 
 def _ledger(settings: Settings) -> Check:

@@ -1,0 +1,90 @@
+"""What `heliodor doctor` says of a Prefect server: against a real one."""
+
+import re
+import runpy
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from heliodor.flows.doctor_server import prefect_checks
+
+prefect_server = runpy.run_path(str(Path(__file__).parents[1] / "prefect_server.py"))["prefect_server"]
+
+
+def found(monkeypatch, url):
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    return {check.name: check for check in prefect_checks()}
+
+
+def test_without_a_server_runs_start_their_own(monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    [check] = prefect_checks()
+    assert check.level == "ok"
+    assert "start one" in check.found
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "no url at all"])
+def test_a_server_that_does_not_answer(monkeypatch, url):
+    check = found(monkeypatch, url)["Prefect server"]
+    assert check.level == "fail"
+    assert "prefect server start" in check.advice
+
+
+def test_clocks_that_differ(monkeypatch):
+    class Late(httpx.Client):
+        def get(self, path):
+            date = format_datetime(datetime.now(UTC) - timedelta(minutes=5), usegmt=True)
+            asked = httpx.Request("GET", path)
+            return httpx.Response(200, headers={"date": date}, json="3.8", request=asked)
+
+        def post(self, path, json):
+            return httpx.Response(200, json=[], request=httpx.Request("POST", path))
+
+    monkeypatch.setattr(httpx, "Client", Late)
+    check = found(monkeypatch, "http://127.0.0.1/api")["clocks"]
+    assert check.level == "warn"
+    seconds, how = re.fullmatch(r"the server's is (\d+) s (.*) ours", check.found).groups()
+    assert how == "behind"
+    assert 295 < int(seconds) < 310
+
+
+@pytest.mark.slow
+def test_pools_workers_and_schedules(monkeypatch, tmp_path):
+    slow = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3600"}  # first look at the start only
+    with (
+        prefect_server(tmp_path / "home", **slow) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+
+        def post(path, **content):
+            answer = client.post(path, json=content)
+            answer.raise_for_status()
+            return answer.json()
+
+        flow = post("/flows/", name="discover")["id"]
+        assert found(monkeypatch, server.url)["Prefect server"].level == "ok"
+        post("/work_pools/", name="cluster", type="process")
+        night = {"schedule": {"cron": "0 22 * * *", "timezone": "UTC"}, "active": True}
+        made = post(
+            "/deployments/",
+            name="nightly",
+            flow_id=flow,
+            work_pool_name="cluster",
+            tags=["heliodor"],
+            schedules=[night],
+            enforce_parameter_schema=False,
+        )
+        checks = found(monkeypatch, server.url)
+        assert checks["schedules"].level == "fail"  # its scheduler is not at work
+        assert "nightly" in checks["schedules"].found
+        assert checks["work pool cluster"].level == "warn"
+        assert "prefect worker start --pool cluster" in checks["work pool cluster"].advice
+
+        post(f"/deployments/{made['id']}/schedule", future_seconds=100_000, min_runs=1)
+        client.post("/work_pools/cluster/workers/heartbeat", json={"name": "w"}).raise_for_status()
+        checks = found(monkeypatch, server.url)
+        assert checks["schedules"].level == "ok"
+        assert checks["work pool cluster"].found == "process; 1 workers online"

@@ -12,7 +12,7 @@ import typer
 
 
 class Engine(StrEnum):
-    """Engines that run their calculations here."""
+    """Engines whose results are read."""
 
     ABINIT = "abinit"
     GPAW = "gpaw"
@@ -32,6 +32,13 @@ def verify(
     top: Annotated[
         int | None, typer.Option(min=1, help="How many crystals. [as the campaign file says]")
     ] = None,
+    run: Annotated[
+        bool | None,
+        typer.Option(
+            help="Compute here; or write the calculations into dft/, and judge those whose folders have"
+            " come back from where they ran. [with --dft: here; else as the campaign file says]"
+        ),
+    ] = None,
     attempts: Annotated[
         int, typer.Option(min=1, help="Try crystals that failed again, up to so many times.")
     ] = 1,
@@ -43,16 +50,18 @@ def verify(
     from .flows.terminal import prepare_prefect
 
     prepare_prefect(verbose=False)
+    from .flows.verify_finalists import NOT_COMPUTED
     from .flows.verify_finalists import verify as run_verify
 
     console = Console(stderr=True)
-    chosen = {"kind": dft.value, "run": True} if dft else None
-    again = shlex.join(["heliodor", "verify", str(folder), *(["--dft", dft.value] if dft else [])])
+    chosen: dict[str, Any] = {"kind": dft.value, "run": True} if dft else {}
+    chosen |= {} if run is None else {"run": run}
+    again = shlex.join(["heliodor", "verify", str(folder)])  # the folder remembers engine and place
     try:
         with console.status("looking for structures of the competing phases") as status:
             found = run_verify(
                 str(folder),
-                chosen,
+                chosen or None,
                 top,
                 attempts,
                 lambda done, n: status.update(f"{done} of {n} calculations"),
@@ -64,6 +73,12 @@ def verify(
         typer.echo(json.dumps(found, indent=1))
         return
     _show(found)
+    if waiting := sum(row["verdict"] == NOT_COMPUTED for row in found):
+        typer.echo(
+            f"{waiting} of {len(found)} crystals wait for calculations that run elsewhere: copy"
+            f" {folder / 'dft'} there, run what is in it (its README.txt says how), copy it back, and"
+            f" call this again: {again}\nTo compute here instead: {again} --dft abinit"
+        )
     typer.echo(f"report: {folder / 'report.html'}; calculations: {folder / 'dft'}")
 
 
@@ -90,10 +105,10 @@ def _show(found: list[dict[str, Any]]) -> None:
     for row in found:
         cells = ["-" if row[name] is None else format(row[name], spec) for _, name, spec in shown]
         table.add_row(*map(escape, cells))
-    levels = {row["level"] for row in found if row["level"]}
     Console().print(table)
-    for level in sorted(levels):
-        typer.echo(f"level: {level}; hull of phases computed at it")
+    hulls = {(row["level"], row["corrections"], row["reference"]) for row in found if row["level"]}
+    for level, corrections, reference in sorted(hulls):
+        typer.echo(f"level: {level}; corrections: {corrections}; hull: {reference}")
 
 
 def export_dft(

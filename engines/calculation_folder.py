@@ -23,27 +23,35 @@ _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
 _STALE_SECONDS = 3600  # an unfinished folder this old belongs to a process that died
 
 
-def place(folder: Path, crystal: Crystal, digest: str) -> tuple[Path, dict[str, Any] | None]:
+def place(
+    folder: Path, crystal: Crystal, digest: str, only: str | None = None
+) -> tuple[Path, dict[str, Any] | None]:
     """Where a calculation belongs, and its manifest if it is there already.
 
     Args:
-        digest: of its inputs.
+        digest: of its inputs. only: as in `complete`.
     """
     name = f"{crystal.formula}-{crystal.digest[:12]}"
     target = folder / name
-    done = complete(target)
+    done = complete(target, only)
     if done and done["input_digest"] != digest:  # other settings: stand beside, overwrite nothing
         target = folder / f"{name}-{digest[:8]}"
-        done = complete(target)
+        done = complete(target, only)
     return target, done
 
 
-def complete(target: Path) -> dict[str, Any] | None:
-    """The folder's manifest, if all files that it names are there and are what it says."""
+def complete(target: Path, only: str | None = None) -> dict[str, Any] | None:
+    """The folder's manifest, if all files that it names are there and are what it says.
+
+    Args:
+        only: look at this file alone.
+    """
     record = manifest_of(target)
     if record is None:
         return None
     for name, sha256 in record["files"].items():
+        if only not in (None, name):
+            continue
         path = target / name
         if not path.is_file() or _sha256(path.read_bytes()) != sha256:
             return None

@@ -15,6 +15,7 @@ from ..core.crystal import Crystal
 from ..core.errors import StorageError
 from ..core.levels import Level
 from ..core.records import DftResult, DftTicket, Failure, Reason
+from .brought_home import brought_home
 from .calculation_folder import place, sweep, write
 from .dft_results import crystal_record, read_shared, write_shared
 from .flow_speed import cached_schema_access
@@ -25,6 +26,7 @@ from .recipe import Inputs, Recipe
 
 logger = logging.getLogger("heliodor.engines")
 
+_FLOW = "flow.json"
 _PACKAGES = ("heliodor", "atomate2", "jobflow", "pymatgen")
 
 
@@ -63,7 +65,8 @@ class FlowEngine:
         Idempotent by content: a crystal that is there with the same inputs is not written again and
         keeps its Flow's uuid; a calculation of it at another level is left alone and stands beside. A
         folder appears complete or not at all; one that does not agree with its own checksums is
-        moved aside (`<name>.incomplete-...`) and made again.
+        moved aside (`<name>.incomplete-...`) and made again. Of what runs elsewhere, only the Flow must
+        agree: whoever runs a program by hand adds to its inputs, and its outputs tell what it did.
 
         Args:
             elements: the chemical system whose level is used; empty: each crystal's own.
@@ -83,11 +86,15 @@ class FlowEngine:
     def run(self, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:
         """Bring a calculation to its end; None where `stop` was set before.
 
-        What has ended before is not run again: here, or in another campaign of this machine.
+        What has ended before is not run again: here, or in another campaign of this machine. Where
+        calculations run elsewhere (`run: false`): what has come back; None where nothing has.
         """
         if self._shared and (known := read_shared(self._shared, ticket.key, ticket.input_digest)):
             return known
-        ended = run_here(ticket, self._settings.attempts, self._settings.time_limit, stop)
+        if self._settings.run:
+            ended = run_here(ticket, self._settings.attempts, self._settings.time_limit, stop)
+        else:
+            ended = brought_home(ticket, self.recipe)
         if self._shared and isinstance(ended, DftResult):
             write_shared(self._shared, ended)
         return ended
@@ -102,7 +109,8 @@ class FlowEngine:
         try:
             level = self.level(elements or crystal.elements)
             inputs = self.recipe.inputs(crystal, level)
-            target, record = place(folder, crystal, inputs.digest)
+            only = None if self._settings.run else _FLOW
+            target, record = place(folder, crystal, inputs.digest, only)
             if record is None:
                 record = write(target, *self._calculation(crystal, level, inputs))
         except OSError:
@@ -120,7 +128,7 @@ class FlowEngine:
     ) -> tuple[dict[str, str], dict[str, Any]]:
         """Texts of the files, and the manifest."""
         flow, jobs = flow_text(self.recipe, crystal, level, inputs.digest)
-        texts = {**inputs.files, "flow.json": flow["text"]}
+        texts = {**inputs.files, _FLOW: flow["text"]}
         record = {
             "key": crystal.digest,
             "formula": crystal.formula,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..core.crystal import Crystal
 from ..core.levels import Level
@@ -118,4 +118,17 @@ class Recipe(Protocol):
 
     def explain(self, folder: Path, error: Exception) -> Unfinished:
         """What a job that raised came to, from the files in its folder and the error."""
+        ...
+
+
+@runtime_checkable
+class FolderReader(Protocol):
+    """A recipe that reads what its program wrote, however it was run."""
+
+    def parse_folder(self, path: Path) -> Parsed | Unfinished | None:
+        """The program's files in a folder or below it; None where there are none. Never raises.
+
+        What is of another level of theory is Unfinished. That the crystal is the one that was asked for,
+        the caller sees.
+        """
         ...

@@ -53,25 +53,24 @@ class Expected:
     kspacing: float | None
 
 
-def read_folder(path: Path, expected: Expected) -> Parsed | Unfinished:
+def read_folder(path: Path, expected: Expected) -> Parsed | Unfinished | None:
     """The newest finished calculation of the level in a folder or below it; never raises.
 
-    Where there is none, what is wrong with the newest. POTCAR versions are not compared: VASP's output
-    names a potential ("PAW_PBE Fe_pv 06Sep2000"), and some names are the same in several releases.
+    Where there is none, what is wrong with the newest; None where VASP has written nothing. POTCAR
+    versions are not compared: VASP's output names a potential ("PAW_PBE Fe_pv 06Sep2000"), and some
+    names are the same in several releases.
     """
     try:
         runs = sorted(path.rglob("vasprun*xml*"), key=lambda p: p.stat().st_mtime, reverse=True)
     except OSError as error:
         return Unfinished(Reason.DFT_FAILED, f"{path} cannot be read: {brief(error)}")
-    if not runs:
-        return Unfinished(Reason.DFT_FAILED, f"no vasprun.xml in {path}")
     first: Unfinished | None = None
     for folder in dict.fromkeys(run.parent for run in runs):
         found = _read(folder, expected)
         if isinstance(found, Parsed):
             return found
         first = first or found
-    return first or Unfinished(Reason.DFT_FAILED, f"no vasprun.xml in {path}")
+    return first
 
 
 def explain_failure(folder: Path, error: Exception) -> Unfinished:

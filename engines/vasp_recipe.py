@@ -135,8 +135,8 @@ class VaspRecipe:
         """What a job that raised came to."""
         return explain_failure(folder, error)
 
-    def parse_folder(self, path: Path) -> Parsed | Unfinished:
-        """Read VASP's files, brought home from where it ran by hand or in a queue; never raises.
+    def parse_folder(self, path: Path) -> Parsed | Unfinished | None:
+        """Read VASP's files, brought home from where it ran; None where there are none; never raises.
 
         Looks in `path` and below it, for the newest calculation that is finished and of this level:
         the functional, the potentials, the cutoff, spin polarisation and the k-points are compared with

@@ -21,7 +21,6 @@ from .build import (
     build_generator,
     build_relaxer,
     open_ledger,
-    stages_of,
     with_own_energies,
 )
 from .pinned import reference_of
@@ -62,7 +61,7 @@ def assemble(
     if campaign.own_energies and relaxer is not None:
         reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
     dft = build_dft(campaign.dft, settings) if relaxer is not None else None
-    if Stage.VERIFY in stages_of(campaign) and isinstance(dft, DftCalculator) and conditions.elements:
+    if campaign.runs_dft and isinstance(dft, DftCalculator) and conditions.elements:
         dft.level(conditions.elements)  # refuses elements and programs that are not there
     ledger = open_ledger(campaign, folder, settings)
 

@@ -212,7 +212,7 @@ def stages_of(campaign: Campaign) -> tuple[Stage, ...]:
     stages.append(Stage.REVIEW)
     if campaign.relaxer.kind != "none" and campaign.dft.kind != "none":
         stages.append(Stage.DFT)
-        if getattr(campaign.dft, "run", False):
+        if isinstance(campaign.dft, dft.DftRun):
             stages.append(Stage.VERIFY)
     return tuple(stages)
 

@@ -148,5 +148,5 @@ def make_dft(context: Context) -> None:
 
     if work := claim(Stage.DFT):
         prepare_dft(context, work)
-    if Stage.VERIFY in context.ledger.stages and (work := claim(Stage.VERIFY)):
+    if context.campaign.runs_dft and (work := claim(Stage.VERIFY)):
         verify_slots(context, work)

@@ -42,13 +42,12 @@ class Snapshot:
     @classmethod
     def of(cls, ledger: Ledger, budget: int) -> Snapshot:
         """Read the counts from the ledger."""
-        found = cls(
-            budget,
-            dict.fromkeys(ledger.stages, 0),
-            {s: {} for s in ledger.stages},
-            {s: {} for s in ledger.stages},
-        )
-        for (stage, status, reason), n in ledger.counts().items():
+        counts = ledger.counts()
+        begun = {stage for stage, _, _ in counts}
+        # Verdicts may come weeks later, from another machine: no line before there is one.
+        stages = [s for s in ledger.stages if s != Stage.VERIFY or s in begun]
+        found = cls(budget, dict.fromkeys(stages, 0), {s: {} for s in stages}, {s: {} for s in stages})
+        for (stage, status, reason), n in counts.items():
             if reason == Reason.EXHAUSTED or stage not in found.passed:
                 continue
             if status == Status.PASSED:

@@ -37,6 +37,8 @@ def verify_slots(
 ) -> list[Outcome]:
     """Compute and judge the claimed crystals; a verdict is recorded as soon as it stands.
 
+    None is recorded of a crystal whose calculations run elsewhere and have not come back.
+
     Args:
         progress: told how many of how many calculations have ended.
     """
@@ -65,6 +67,8 @@ def verify_slots(
             result = running.pop(digest).result()
             if result is not None:
                 ended[digest] = result
+            else:  # it runs elsewhere and has not come back, or the campaign is to stop
+                waiting = [ticket for ticket in waiting if ticket.input_digest != digest]
 
 
 def make_plans(context: Context, known: KnownStructures, work: Sequence[Work]) -> list[Plan]:

@@ -24,6 +24,7 @@ from .build import remember, reopen
 from .stopping import stop_on_signals
 from .verify import verify_slots
 
+NOT_COMPUTED = "not computed"
 _LANES = 64  # tasks side by side; how many calculations, `workers` decides
 
 
@@ -43,11 +44,15 @@ def verify(
 ) -> list[dict[str, Any]]:
     """Compute the finalists of a campaign with DFT, judge them, and write table and report again.
 
+    With `run: false` nothing is computed here: the calculations are written, and those that have come
+    back from where they ran are judged.
+
     Crystals with a verdict of the same engine and settings are not judged again, and finished
     calculations are found by content, so a run that was stopped goes on.
 
     Args:
-        folder: of the campaign. dft: another engine than the campaign file's, as the file would have it.
+        folder: of the campaign. dft: another engine than the campaign file's, as the file would have it;
+            of the same kind, or without a kind, what it changes of it.
         top: how many crystals; None: as the campaign file says.
         attempts: how often a crystal may fail before it is left alone.
         progress: told how many of how many calculations have ended; see `verify.Progress`.
@@ -56,7 +61,7 @@ def verify(
         What the ledger recorded of each, best first.
 
     Raises:
-        InputError: no engine that runs its calculations, somebody is working on the campaign, or no
+        InputError: no engine whose results are read, somebody is working on the campaign, or no
             crystals.
     """
     settings, path = load_settings(), Path(folder)
@@ -88,18 +93,19 @@ def verify(
 
 
 def with_dft(campaign: Campaign, dft: dict[str, Any] | None) -> Campaign:
-    """The campaign with another engine, which must be one that runs its calculations.
+    """The campaign with another engine, or changes to its own; its results must be such as we read.
 
     Raises:
-        InputError: it does not.
+        InputError: they are not.
     """
     if dft is not None:
-        content = campaign.model_dump(mode="json") | {"dft": dft}
-        campaign = Campaign.model_validate(content)
-    if not (isinstance(campaign.dft, DftRun) and campaign.dft.run):
+        content = campaign.model_dump(mode="json")
+        kept = content["dft"] if dft.get("kind", campaign.dft.kind) == campaign.dft.kind else {}
+        campaign = Campaign.model_validate(content | {"dft": kept | dft})
+    if not isinstance(campaign.dft, DftRun):
         raise InputError(
-            f"dft: {campaign.dft.kind} of this campaign does not run calculations here",
-            hint="--dft abinit (or gpaw, mlip) names one that does",
+            f"dft: {campaign.dft.kind} of this campaign computes nothing that could be judged",
+            hint="--dft abinit (or gpaw, mlip, vasp) names an engine that does",
         )
     return campaign
 
@@ -111,12 +117,12 @@ def _work(record: Record, context: Context) -> Work | None:
         return None
     if before is None:
         return Work(record.slot, candidate, record.assess)
-    crystal = record.crystal
-    level = calculator(context).level(crystal.elements).as_dict() if crystal else None
+    engine, crystal = calculator(context), record.crystal
     if before.status == Status.FAILED:
-        if before.data.get("engine") == calculator(context).name and before.attempt >= context.attempts:
+        tried = before.data.get("engine") == engine.name and before.attempt >= context.attempts
+        if context.campaign.runs_dft and tried:
             return None
-    elif before.data["level"] == level:
+    elif crystal and before.data["level"] == engine.level(crystal.elements).as_dict():
         return None
     return Work(record.slot, candidate, record.assess, before.attempt + 1)
 
@@ -129,11 +135,13 @@ def as_row(record: Record) -> dict[str, Any]:
     return {
         "slot": record.slot,
         "formula": record.crystal.formula if record.crystal else None,
-        "verdict": data.get("verdict", "failed" if outcome else "not computed"),
+        "verdict": data.get("verdict", "failed" if outcome else NOT_COMPUTED),
         "energy_above_hull": hull.get("energy_above_hull"),
         "energy_above_hull_mlip": (record.hull or {}).get("energy_above_hull"),
         "volume_ratio": compared.get("volume_ratio"),
         "rmsd": compared.get("rmsd"),
         "level": hull.get("level"),
+        "corrections": hull.get("corrections"),
+        "reference": hull.get("reference"),
         "detail": data.get("detail", ""),
     }

@@ -11,7 +11,6 @@ from typing import Any
 from ..core.columns import Column
 from ..core.errors import StorageError
 from ..core.files import partial_of, write_text
-from ..core.records import Stage
 from ..report.export import write_cif, write_entries_json, write_extxyz
 from ..report.html import write_report
 from ..validators.polymorphs import Polymorph
@@ -50,7 +49,7 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
     _write_protocol(counted, folder)
     if counted is not None:
         summary["protocol"] = counted.summary()
-    by_dft = Stage.VERIFY in context.ledger.stages
+    by_dft = context.campaign.runs_dft or any(r.verify is not None for r in found)
     columns = columns_of(context.scorers, [r.scores for r in found], by_dft=by_dft)
     write_table_of(found, columns, folder)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")

@@ -115,11 +115,21 @@ def calculator(context: Context) -> DftCalculator:
 
 
 def record_verdict(context: Context, plan: Plan, ended: Ended) -> Outcome:
-    """Judge a crystal whose calculations have ended, and record it."""
+    """Judge a crystal whose calculations have ended, and record it.
+
+    Calculations that ran elsewhere are looked at again and again: what failed as before is not news.
+    """
     threshold = context.campaign.select.max_energy_above_hull
     outcome = verdict(plan, ended, context.reference, threshold)
+    before = context.ledger.outcomes(Stage.VERIFY, [outcome.slot])
+    if before and not context.campaign.runs_dft and _says_the_same(before[-1], outcome):
+        return before[-1]
     context.ledger.record([outcome], context.provenance("verify", engine=calculator(context).name))
     return outcome
+
+
+def _says_the_same(before: Outcome, outcome: Outcome) -> bool:
+    return (before.status, before.reason, before.data) == (outcome.status, outcome.reason, outcome.data)
 
 
 def verdict(plan: Plan, ended: Ended, reference: Reference, threshold: float) -> Outcome:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -124,6 +125,14 @@ def mgo() -> Crystal:
 def srtio3() -> Crystal:
     """SrTiO3, cubic perovskite, a = 3.905 angstrom."""
     return crystal_of("Pm-3m", 3.905, ["Sr", "Ti", "O"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]])
+
+
+@pytest.fixture(scope="session")
+def vasp_outputs() -> Any:
+    """The function `write_outputs` of `vasp_files.py`."""
+    pytest.importorskip("pymatgen")
+    module = runpy.run_path(str(Path(__file__).with_name("vasp_files.py")))
+    return module["write_outputs"]
 
 
 @pytest.fixture(scope="session")

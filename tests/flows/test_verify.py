@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
+from pymatgen.io.vasp.inputs import Incar, Kpoints
 
 from heliodor.core.campaign import parse_campaign
 from heliodor.core.crystal import Crystal
@@ -25,6 +27,7 @@ from heliodor.core.settings import load_settings
 from heliodor.flows.build import reopen
 from heliodor.flows.verify import _same
 from heliodor.flows.verify_finalists import with_dft
+from heliodor.validators.energies import elemental_energies
 from heliodor.validators.hull import ELEMENT_ID
 
 pytestmark = pytest.mark.slow
@@ -56,8 +59,6 @@ KNOWN = [(ALUMINIUM, "al", 0.0), (LITHIUM, "li", 0.0), (B32, "lial", -0.2)]
 @pytest.fixture
 def campaign(tmp_path, write_campaign) -> Path:
     """LiAl3 against a table of structures."""
-    from heliodor.validators.energies import elemental_energies
-
     elements = elemental_energies()
     entries = [
         ComputedStructureEntry(
@@ -151,12 +152,74 @@ def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment
         )
 
 
-def test_an_engine_that_does_not_run_is_refused():
-    content = {"name": "c", "generator": {"kind": "random"}, "dft": {"kind": "vasp"}}
-    with pytest.raises(InputError, match="does not run calculations here") as refused:
+@pytest.mark.filterwarnings("ignore")
+def test_vasp_that_ran_elsewhere(heliodor, campaign, vasp_outputs, tmp_path):
+    """Written, computed somewhere else, copied back: judged once, on the reference's hull."""
+    pytest.importorskip("atomate2")
+    content = yaml.safe_load(campaign.read_text())
+    content["dft"] = {"kind": "vasp", "maker": "MPGGAStaticMaker"}
+    campaign.write_text(yaml.safe_dump(content))
+    folder = tmp_path / "elsewhere"
+    done = heliodor("run", campaign, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    [place] = [p for p in (folder / "dft").iterdir() if p.is_dir()]
+
+    def verify() -> dict:
+        done = heliodor("verify", folder, "--json")
+        assert done.returncode == 0, done.stderr
+        [row] = json.loads(done.stdout)
+        return row
+
+    waiting = heliodor("verify", folder)
+    assert "not computed" in waiting.stdout
+    assert "copy it back" in waiting.stdout
+    assert verdicts(folder) == {}
+
+    asked = Structure.from_file(place / "vasp" / "POSCAR")
+    titles = {"Li": "PAW_PBE Li_sv 10Sep2004", "Al": "PAW_PBE Al 04Jan2001"}
+    incar, kpoints = (
+        kind.from_file(place / "vasp" / kind.__name__.upper()) for kind in (Incar, Kpoints)
+    )
+    elements = elemental_energies()
+    energy = sum(elements[z] for z in asked.atomic_numbers) - 0.05 * len(asked)
+
+    def came_back(structure: Structure = asked) -> None:
+        kinds = dict.fromkeys(site.specie.symbol for site in structure)
+        vasp_outputs(
+            place / "vasp", structure, [titles[k] for k in kinds], incar, kpoints, energy=energy
+        )
+
+    came_back(B32)  # another crystal's files
+    row = verify()
+    assert row["verdict"] == "failed"
+    assert "is not the crystal that was asked for" in row["detail"]
+    assert verify() == row
+    assert verdicts(folder)[0].attempt == 1, "seen twice, recorded once"
+    assert not (place / "result.json").exists()
+
+    came_back()
+    row = verify()
+    assert row["verdict"] == "metastable"
+    assert row["energy_above_hull"] == pytest.approx(0.05)  # the hull there: half of LiAl's -0.2
+    assert row["corrections"].startswith("MP2020")
+    before = verdicts(folder)[0]
+    assert before.attempt == 2
+    assert before.data["result"]["entry"]["run_type"] == "GGA"
+    assert verify() == row
+    assert verdicts(folder)[0] == before
+    assert len(list((folder / "dft").glob("*.incomplete-*"))) == 0
+
+
+def test_an_engine_without_results_is_refused():
+    content = {"name": "c", "generator": {"kind": "random"}, "dft": {"kind": "none"}}
+    with pytest.raises(InputError, match="computes nothing that could be judged") as refused:
         with_dft(parse_campaign(content), None)
     assert "--dft abinit" in (refused.value.hint or "")
     assert with_dft(parse_campaign(content), {"kind": "mlip"}).dft.kind == "mlip"
+    r2scan = {"kind": "vasp", "maker": "MP24DoubleRelaxStaticMaker"}
+    made = with_dft(parse_campaign(content | {"dft": r2scan}), {"kind": "vasp", "run": True}).dft
+    assert (made.maker, made.run) == (r2scan["maker"], True)
+    assert not with_dft(parse_campaign(content | {"dft": r2scan}), {"run": False}).dft.run
 
 
 def test_a_crystal_is_not_its_own_competitor():

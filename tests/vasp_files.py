@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from pymatgen.core import Structure
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar
 
@@ -129,9 +128,3 @@ def write_outputs(
     for name in only:
         (folder / name).write_text(files[name], encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="session")
-def vasp_outputs() -> Any:
-    """The function `write_outputs`."""
-    return write_outputs

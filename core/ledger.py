@@ -313,9 +313,15 @@ class Ledger:
             return self._candidates(connection, slots)
 
     def outcomes(self, stage: Stage, slots: Sequence[int] | range | None = None) -> list[Outcome]:
-        """The last outcome of each slot at a stage, by rising slot."""
+        """What stands of each slot at a stage, by rising slot: a failure where there is nothing else."""
         with self.database.read() as connection:
             return self._outcomes(connection, stage, slots)
+
+    def failed_since(self, stage: Stage, slots: Sequence[int] | range | None = None) -> list[Outcome]:
+        """The last attempt of each slot that failed after what stands, by rising slot."""
+        since = self._last_attempt() & ~self._standing()
+        with self.database.read() as connection:
+            return self._outcomes(connection, stage, slots, since)
 
     def judged(self, stage: Stage, slots: range) -> list[int]:
         """The slots that have an outcome at a stage."""
@@ -333,11 +339,11 @@ class Ledger:
             return list(connection.scalars(query))
 
     def counts(self) -> dict[tuple[Stage, Status, Reason | None], int]:
-        """How many slots ended at each stage in each way (by their last attempt)."""
-        last = self._last_attempt()
+        """How many slots ended at each stage in each way (by what stands, as in `outcomes`)."""
+        standing = self._standing()
         query = (
             sa.select(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason, sa.func.count())
-            .where(t.outcome.c.campaign_id == self.campaign_id, last)
+            .where(t.outcome.c.campaign_id == self.campaign_id, standing)
             .group_by(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason)
         )
         with self.database.read() as connection:
@@ -405,14 +411,18 @@ class Ledger:
         return found
 
     def _outcomes(
-        self, connection: Connection, stage: Stage, slots: Sequence[int] | range | None
+        self,
+        connection: Connection,
+        stage: Stage,
+        slots: Sequence[int] | range | None,
+        which: sa.ColumnElement[bool] | None = None,
     ) -> list[Outcome]:
         query = (
             sa.select(t.outcome)
             .where(
                 t.outcome.c.campaign_id == self.campaign_id,
                 t.outcome.c.stage == stage,
-                self._last_attempt(),
+                self._standing() if which is None else which,
             )
             .order_by(t.outcome.c.slot)
         )
@@ -429,13 +439,16 @@ class Ledger:
 
     @staticmethod
     def _last_attempt() -> sa.ColumnElement[bool]:
-        later = t.outcome.alias("later")
-        return ~sa.exists().where(
-            later.c.campaign_id == t.outcome.c.campaign_id,
-            later.c.stage == t.outcome.c.stage,
-            later.c.slot == t.outcome.c.slot,
-            later.c.attempt > t.outcome.c.attempt,
-        )
+        other = t.outcome.alias("other")
+        return ~_another(other, other.c.attempt > t.outcome.c.attempt)
+
+    @staticmethod
+    def _standing() -> sa.ColumnElement[bool]:
+        """The last attempt that did not fail; where all did, the last."""
+        other = t.outcome.alias("other")
+        failed, other_failed = (o.c.status == Status.FAILED for o in (t.outcome, other))
+        later = other.c.attempt > t.outcome.c.attempt
+        return ~_another(other, (failed & ~other_failed) | (later & (failed | ~other_failed)))
 
     def _dialect_insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         return postgresql.insert(table) if self.database.is_postgresql else sqlite.insert(table)
@@ -453,3 +466,13 @@ class Ledger:
         keys = conflict or [column.name for column in table.primary_key]
         statement = self._dialect_insert(table).on_conflict_do_nothing(index_elements=keys)
         connection.execute(statement, [dict(row) for row in rows])
+
+
+def _another(other: sa.FromClause, condition: sa.ColumnElement[bool]) -> sa.Exists:
+    """Whether the same slot has another outcome at the stage that meets a condition."""
+    return sa.exists().where(
+        other.c.campaign_id == t.outcome.c.campaign_id,
+        other.c.stage == t.outcome.c.stage,
+        other.c.slot == t.outcome.c.slot,
+        condition,
+    )

@@ -15,6 +15,7 @@ from ..core.ledger import Work
 from ..core.records import Status
 from ..core.settings import load_settings
 from ..tasks.context import Context
+from ..tasks.dft_columns import later_failure
 from ..tasks.outputs import write_outputs
 from ..tasks.shortlist import shortlist
 from ..tasks.table import Record, records
@@ -117,14 +118,16 @@ def _work(record: Record, context: Context) -> Work | None:
         return None
     if before is None:
         return Work(record.slot, candidate, record.assess)
-    engine, crystal = calculator(context), record.crystal
-    if before.status == Status.FAILED:
-        tried = before.data.get("engine") == engine.name and before.attempt >= context.attempts
+    engine, crystal, last = calculator(context), record.crystal, record.verify_failed or before
+    if before.status != Status.FAILED and crystal:
+        level = engine.level(crystal.elements).as_dict()
+        if before.data["level"] == level:
+            return None
+    if last.status == Status.FAILED:
+        tried = last.data.get("engine") == engine.name and last.attempt >= context.attempts
         if context.campaign.runs_dft and tried:
             return None
-    elif crystal and before.data["level"] == engine.level(crystal.elements).as_dict():
-        return None
-    return Work(record.slot, candidate, record.assess, before.attempt + 1)
+    return Work(record.slot, candidate, record.assess, last.attempt + 1)
 
 
 def as_row(record: Record) -> dict[str, Any]:
@@ -143,5 +146,5 @@ def as_row(record: Record) -> dict[str, Any]:
         "level": hull.get("level"),
         "corrections": hull.get("corrections"),
         "reference": hull.get("reference"),
-        "detail": data.get("detail", ""),
+        "detail": later_failure(record.verify_failed) or data.get("detail", ""),
     }

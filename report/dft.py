@@ -98,6 +98,7 @@ def _card(card: DftCard) -> Html:
             class_="parts",
         ),
         _phases(card),
+        h("p", card.later_failure) if card.later_failure else None,
         class_="dft",
         id=f"dft-{card.slot}",
     )

@@ -176,6 +176,7 @@ class DftCard:
         magnetization: Bohr magneton of the cell. band_gap: eV. None: not computed.
         hull: which phases it holds, and what corrections the energy got.
         folder: of the calculation, relative to the report, where it lies beside it; else absolute.
+        later_failure: what is to be said of a calculation that failed after the verdict.
     """
 
     slot: int
@@ -199,6 +200,7 @@ class DftCard:
     hull: str
     input_digest: str
     folder: str
+    later_failure: str = ""
 
 
 @dataclass(frozen=True)

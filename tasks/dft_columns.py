@@ -82,16 +82,28 @@ DFT_COLUMNS: tuple[Column, ...] = (
         "",
         _NULL,
     ),
+    Column(
+        "dft_failure",
+        "string",
+        "why there is no verdict, or why a calculation failed after the one in `dft_verdict`",
+        "",
+        "",
+        "null where nothing failed",
+    ),
 )
 
 
-def dft_values(outcome: Outcome | None) -> dict[str, Value]:
-    """The columns of one crystal; empty where nothing was computed."""
+def dft_values(outcome: Outcome | None, failed: Outcome | None = None) -> dict[str, Value]:
+    """The columns of one crystal; empty where nothing was computed.
+
+    Args:
+        outcome: its verdict, or why there is none. failed: a calculation that failed after the verdict.
+    """
     if outcome is None:
         return {}
     data: Mapping[str, Any] = outcome.data
     if "verdict" not in data:
-        return {"dft_verdict": "failed"}
+        return {"dft_verdict": "failed", "dft_failure": _why(outcome)}
     hull, result, compared = data["hull"], data["result"], data["compared"]
     level = Level.from_dict(data["level"])
     return {
@@ -106,4 +118,18 @@ def dft_values(outcome: Outcome | None) -> dict[str, Value]:
         "dft_max_force": result["max_force"],
         "dft_level": f"{level.functional}, {level.code}",
         "dft_level_digest": level.digest,
+        "dft_failure": later_failure(failed) or None,
     }
+
+
+def later_failure(failed: Outcome | None) -> str:
+    """What to say of a calculation that failed after a verdict, which stands; empty: none did."""
+    if failed is None:
+        return ""
+    engine = f" by {failed.data['engine']}" if failed.data.get("engine") else ""
+    return f"a later calculation{engine} failed: {_why(failed)}"
+
+
+def _why(outcome: Outcome) -> str:
+    reason = outcome.reason.value.replace("_", " ") if outcome.reason else "unknown"
+    return f"{reason}: {outcome.data.get('detail', '')}"

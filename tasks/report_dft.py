@@ -11,6 +11,7 @@ from ..core.records import Outcome, Status
 from ..engines.dft_results import RESULT
 from ..report.model import Compared, DftCard, DftData, DftFailure, DftPhase
 from ..validators.hull import ELEMENT_ID
+from .dft_columns import later_failure
 from .table import Record
 
 FOLDER = "dft"  # calculations, in a campaign's folder
@@ -94,6 +95,7 @@ def _card(record: Record, outcome: Outcome, folder: Path) -> DftCard:
         hull=_hull_in_words(hull),
         input_digest=result["input_digest"],
         folder=_beside(result["path"], folder),
+        later_failure=later_failure(record.verify_failed),
     )
 
 

@@ -23,7 +23,11 @@ _CHUNK = 1000
 
 @dataclass(frozen=True)
 class Record:
-    """All that the ledger knows of one slot. None: the slot did not get so far."""
+    """All that the ledger knows of one slot. None: the slot did not get so far.
+
+    Args:
+        verify: the last verdict, or why there is none. verify_failed: a calculation that failed later.
+    """
 
     slot: int
     generate: Outcome
@@ -34,6 +38,7 @@ class Record:
     review: Outcome | None = None
     dft: Outcome | None = None
     verify: Outcome | None = None
+    verify_failed: Outcome | None = None
 
     @property
     def crystal(self) -> Crystal | None:
@@ -122,11 +127,13 @@ def records(ledger: Ledger) -> Iterator[Record]:
         chunk = slots[begin : begin + _CHUNK]
         candidates = ledger.candidates(chunk)
         stages = {stage: {o.slot: o for o in ledger.outcomes(stage, chunk)} for stage in ledger.stages}
+        failed = {o.slot: o for o in ledger.failed_since(Stage.VERIFY, chunk)}
         for slot in chunk:
             yield Record(
                 slot,
                 candidate=candidates.get(slot),
                 **{stage.value: stages[stage].get(slot) for stage in ledger.stages},  # type: ignore[arg-type]
+                verify_failed=failed.get(slot),
             )
 
 
@@ -173,7 +180,7 @@ def row(record: Record) -> dict[str, Any]:
         "stage": end.stage.value,
         "status": end.status.value,
         **record.scores,
-        **dft_values(record.verify),
+        **dft_values(record.verify, record.verify_failed),
     }
 
 

@@ -121,10 +121,11 @@ def record_verdict(context: Context, plan: Plan, ended: Ended) -> Outcome:
     """
     threshold = context.campaign.select.max_energy_above_hull
     outcome = verdict(plan, ended, context.reference, threshold)
-    before = context.ledger.outcomes(Stage.VERIFY, [outcome.slot])
+    ledger, slots = context.ledger, [outcome.slot]
+    before = ledger.failed_since(Stage.VERIFY, slots) or ledger.outcomes(Stage.VERIFY, slots)
     if before and not context.campaign.runs_dft and _says_the_same(before[-1], outcome):
         return before[-1]
-    context.ledger.record([outcome], context.provenance("verify", engine=calculator(context).name))
+    ledger.record([outcome], context.provenance("verify", engine=calculator(context).name))
     return outcome
 
 

@@ -111,6 +111,37 @@ def test_stages_follow_one_another(ledger_url):
     assert ledger.counts()[Stage.SCREEN, Status.REJECTED, Reason.KNOWN] == 1
 
 
+def test_a_later_failure_does_not_hide_what_stands(ledger_url):
+    ledger = open_ledger(ledger_url)
+    fill(ledger, 4)
+    refuted, lost = (Status.REJECTED, Reason.UNSTABLE), (Status.FAILED, Reason.DFT_KILLED)
+    passed_, again = (Status.PASSED, None), (Status.FAILED, Reason.DFT_FAILED)
+    tried = {
+        0: [passed_, lost],
+        1: [passed_, lost, refuted],
+        2: [lost, again],
+        3: [refuted, lost, again],
+    }
+    for slot, ways in tried.items():
+        for attempt, (status, reason) in enumerate(ways, 1):
+            ledger.record([Outcome(slot, Stage.VERIFY, status, reason, attempt)], PROVENANCE)
+    standing = {o.slot: (o.attempt, o.status) for o in ledger.outcomes(Stage.VERIFY)}
+    assert standing == {
+        0: (1, Status.PASSED),
+        1: (3, Status.REJECTED),
+        2: (2, Status.FAILED),
+        3: (1, Status.REJECTED),
+    }
+    failed = {o.slot: (o.attempt, o.reason) for o in ledger.failed_since(Stage.VERIFY, range(4))}
+    assert failed == {0: (2, Reason.DFT_KILLED), 3: (3, Reason.DFT_FAILED)}
+    counts = {key[1:]: n for key, n in ledger.counts().items() if key[0] is Stage.VERIFY}
+    assert counts == {
+        (Status.PASSED, None): 1,
+        (Status.REJECTED, Reason.UNSTABLE): 2,
+        (Status.FAILED, Reason.DFT_FAILED): 1,
+    }
+
+
 def test_generation_stops_at_the_generators_end(ledger_url):
     ledger = open_ledger(ledger_url)
     slots = range(10)

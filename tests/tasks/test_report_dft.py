@@ -7,15 +7,18 @@ import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
+from heliodor.core.campaign import parse_campaign
 from heliodor.core.convert import from_structure
 from heliodor.core.crystal import Crystal
+from heliodor.core.database import Database
 from heliodor.core.elements import ATOMIC_NUMBERS
-from heliodor.core.ledger import Work
+from heliodor.core.ledger import Ledger, Work
 from heliodor.core.levels import Level
 from heliodor.core.records import (
     Candidate,
@@ -28,6 +31,8 @@ from heliodor.core.records import (
     Stage,
     Status,
 )
+from heliodor.flows import verify_finalists
+from heliodor.flows.verify_finalists import as_row
 from heliodor.report.html import render
 from heliodor.report.model import ReportData
 from heliodor.tasks.columns import columns_of
@@ -35,7 +40,7 @@ from heliodor.tasks.outputs import write_table_of
 from heliodor.tasks.report_crystals import crystal_rows
 from heliodor.tasks.report_dft import dft_data, level_in_words
 from heliodor.tasks.report_funnel import funnel
-from heliodor.tasks.table import Record
+from heliodor.tasks.table import Record, records, row
 from heliodor.tasks.verify import Competitor, Plan, verdict
 from heliodor.validators.hull import ELEMENT_ID
 from heliodor.validators.level_hull import LevelHull
@@ -298,6 +303,9 @@ def test_columns_of_dft_are_there_only_where_the_campaign_has_it(tmp_path):
     assert table.loc[3, "energy_above_hull"] == pytest.approx(0.012)
     assert table.loc[3, "dft_level_digest"] == PBE.digest
     assert table.loc[[11, 12], "dft_energy_per_atom"].isna().all()
+    assert table["dft_failure"].dropna().to_dict() == {
+        11: "dft not converged: the electrons did not converge in 60 steps <SCF>"
+    }
     assert table["dft_band_gap"].dtype == "float64"
 
 
@@ -315,3 +323,56 @@ def test_every_setting_of_a_level_is_said():
     assert ("plane-wave cutoff", "520 eV") in said
     assert ("incar", "c" * 12) in said
     assert ("hull", "the Materials Project's (GGA/GGA+U)") in said
+
+
+def test_a_later_failure_leaves_the_verdict_and_is_told(tmp_path):
+    record = verified(3, ("Mg", "Ti"), 0.012, -0.03)
+    data = {"detail": "out of memory", "engine": "gpaw"}
+    failed = Outcome(3, Stage.VERIFY, Status.FAILED, Reason.DFT_KILLED, 2, data)
+    ledger = Ledger(
+        Database(f"sqlite:///{tmp_path / 'ledger.db'}"),
+        parse_campaign({"name": "a", "generator": {"kind": "random"}}),
+    )
+    ledger.add([(3, record.candidate)], ("p", {}))
+    ledger.record([record.screen, record.relax, record.assess, record.verify, failed], ("p", {}))
+    [found] = records(ledger)
+    assert (found.verify.attempt, found.verify_failed.attempt) == (1, 2)
+    said = row(found)
+    assert said["dft_verdict"] == "confirmed"
+    assert said["dft_energy_per_atom"] is not None
+    told = "a later calculation by gpaw failed: dft killed: out of memory"
+    assert said["dft_failure"] == told
+    [card] = dft_data([found], tmp_path, 0.1).cards
+    assert card.verdict == "confirmed"
+    assert told in words(page_of([found], tmp_path))
+    shown = as_row(found)
+    assert (shown["verdict"], shown["detail"]) == ("confirmed", told)
+    assert funnel([found], (Stage.RELAX, Stage.VERIFY), 0.1)[-1].count == 1
+    # A new verdict takes its place, and there is no failure after it.
+    ledger.record([replace(record.verify, attempt=3)], ("p", {}))
+    [found] = records(ledger)
+    assert (found.verify.attempt, found.verify_failed) == (3, None)
+
+
+class OneLevel:
+    """An engine of one level, `PBE`."""
+
+    name = "gpaw"
+
+    def level(self, elements):
+        return PBE
+
+
+def test_what_is_left_to_do_after_a_failure(monkeypatch):
+    """The next attempt comes after the last one, for the ledger keeps the first of a number."""
+    monkeypatch.setattr(verify_finalists, "calculator", lambda context: context.engine)
+    context = SimpleNamespace(engine=OneLevel(), attempts=3, campaign=SimpleNamespace(runs_dft=True))
+    record = verified(3, ("Mg", "Ti"), 0.012, -0.03)
+    failed = Outcome(3, Stage.VERIFY, Status.FAILED, Reason.DFT_KILLED, 2, {"engine": "gpaw"})
+    again = replace(record, verify_failed=failed)
+    assert verify_finalists._work(record, context) is None
+    assert verify_finalists._work(again, context) is None  # the verdict of this level stands
+    other = replace(record.verify, data=record.verify.data | {"level": {}})
+    assert verify_finalists._work(replace(again, verify=other), context).attempt == 3
+    context.attempts = 2
+    assert verify_finalists._work(replace(again, verify=other), context) is None

@@ -9,7 +9,9 @@ from importlib import metadata
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import deduplication
+import flows
 import hull
+import job_store
 import novelty
 import orchestration
 import relaxation
@@ -17,6 +19,6 @@ import relaxation
 if __name__ == "__main__":
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("heliodor", "pymatgen", "ase", "chgnet"))
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {versions}\n")
-    for part in (deduplication, novelty, hull, relaxation, orchestration):
+    for part in (deduplication, novelty, hull, relaxation, flows, job_store, orchestration):
         part.main()
         print(flush=True)

@@ -7,7 +7,9 @@ store. (One limit of SQLite remains: do not fork while another thread is within 
 The journal is SQLite's rollback journal, synchronised at each commit, not a write-ahead log: calculation
 folders lie on file systems that the nodes of a cluster share, where a write-ahead log, whose index is
 shared memory, may be read wrongly; and between calls the folder holds one file, which may be copied.
-What a killed process left half done is rolled back by whoever opens the file next.
+What a killed process left half done is rolled back by whoever opens the file next. Synchronised, for a
+job's document costs minutes to days of computing and the wait for the disk milliseconds
+(`benchmarks/job_store.py`); without it, a power failure could leave a damaged file.
 """
 
 from __future__ import annotations

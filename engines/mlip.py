@@ -50,6 +50,11 @@ class MlipRelaxer:
         self._pools: list[WorkerPool] = []  # at most one; a list, so that the finalizer can share it
         weakref.finalize(self, _close, self._pools)
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of this machine that its workers compute on now."""
+        return max((pool.gpus for pool in list(self._pools)), default=0)
+
     def supports(self, atomic_number: int) -> bool:
         """Whether the potential was trained on the element."""
         return atomic_number in self._info.elements

@@ -37,6 +37,7 @@ class WorkerPool:
         self._settings = settings
         self._workers = workers
         self._numbers = itertools.count()
+        self.gpus = 0  # that it computes on, as soon as the first worker has said so
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards what follows
         self._turns: deque[deque[Job]] = deque()  # the open calls' waiting jobs, served in turn
@@ -147,6 +148,7 @@ class WorkerPool:
     def _start_others(self, gpus: int) -> None:
         """Once the first worker has said how many GPUs there are."""
         with self._changed:
+            self.gpus = gpus if self._settings.device != "cpu" else 0
             if self._settings.device != "cpu" and len(self._threads) == 1:
                 gpu_names = [f"cuda:{k}" for k in range(1, gpus)]
                 self._start(gpu_names if gpus else ["cpu"] * (self._workers - 1))

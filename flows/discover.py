@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from ..core.campaign import Budget, Campaign, load_campaign
+from ..core.campaign import Campaign
 from ..core.errors import InputError
 from ..core.ledger import Work
+from ..core.owner import in_words
 from ..core.records import Stage
 from ..core.settings import load_settings
 from ..tasks.artifacts import Progress, publish, publish_report
 from ..tasks.context import Context
-from ..tasks.dft import is_sun, prepare_dft
+from ..tasks.dft import prepare_dft
 from ..tasks.outputs import write_outputs
+from ..tasks.protocol import plural
 from ..tasks.shortlist import shortlist
 from ..tasks.table import records
 from .assemble import assemble
+from .budget import rounds, why_stop
+from .build import remember
+from .parameters import Attempts, Rounds, campaign_folder, checked, run_name
 from .pinned import refuse_changed_version
 from .pipeline import run_slots
 from .stopping import stop_on_signals
@@ -33,55 +38,80 @@ _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each o
 
 @flow(
     name="discover",
-    flow_run_name="{folder}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=_LANES),  # type: ignore[arg-type]
     persist_result=False,
-    validate_parameters=False,
+    validate_parameters=False,  # `checked` does, and says what it found
 )
-def discover(campaign_file: str, folder: str, attempts: int = 1) -> dict[str, Any]:
+@checked
+def discover(
+    campaign: Campaign,
+    folder: str | None = None,
+    rounds: Rounds | None = None,
+    attempts: Attempts = 1,
+    cluster: str | None = None,
+) -> State[dict[str, Any]]:
     """Run a campaign, or go on with one, until its budget is spent.
 
     Args:
-        campaign_file: path of the YAML file. folder: where ledger, report and inputs go.
-        attempts: how often a candidate may fail at a stage before it is given up.
+        campaign: What to search, how to judge it, and when to stop: the content of a campaign file.
+        folder: Where ledger, report and inputs go. Empty: a folder of the campaign's name in
+            HELIODOR_RUNS of the machine that runs it; a relative path begins there, too.
+        rounds: End this run after so many rounds; the next run goes on. Empty: run until the budget is
+            spent.
+        attempts: How often a candidate may fail at a stage before it is given up.
+        cluster: A cluster file on the machine that runs this: which stages become jobs. Empty: the one
+            that HELIODOR_CLUSTER names there, or none.
 
     Returns:
-        The summary: counts, rates with intervals, why the campaign ended.
+        The summary: counts, rates with intervals, why the run ended.
     """
-    return conduct(load_campaign(campaign_file), Path(folder), attempts)
+    return conduct(campaign, campaign_folder(folder, campaign.name), attempts, rounds)
 
 
-def conduct(campaign: Campaign, folder: Path, attempts: int = 1) -> dict[str, Any]:
-    """The body of the flow, for a campaign that is already read."""
+def conduct(
+    campaign: Campaign, folder: Path, attempts: int = 1, at_most: int | None = None
+) -> State[dict[str, Any]]:
+    """The body of the flow.
+
+    Args:
+        at_most: so many rounds in which anything is left to do.
+    """
     logger = get_run_logger()
     context = assemble(campaign, folder, load_settings(), attempts)
     refuse_changed_inputs(context)
+    remember(campaign, folder)
     if others := context.ledger.active_owners():
-        logger.warning("%d other process(es) work on this campaign; joining", len(others))
+        logger.warning("sharing the work with: %s", "; ".join(sorted(map(in_words, others))))
     started = published = time.monotonic()
-    end = "budget of candidates spent"
+    end, done, paused = "budget of candidates spent", 0, False
     with stop_on_signals() as asked, context.heartbeat(asked):
         progress = Progress(context)
         for slots in rounds(campaign.budget):
-            run_slots(context, slots, progress.show)
+            done += run_slots(context, slots, progress.show)
             if asked.is_set():
                 raise KeyboardInterrupt
             if time.monotonic() - published >= _PUBLISH_EVERY:
                 publish(context, list(records(context.ledger)))
                 published = time.monotonic()
-            if reason := why_stop(context, started):
+            if reason := why_stop(context, started, slots):
                 end = reason
                 break
-        if Stage.DFT in context.ledger.stages:
+            if paused := done == at_most and slots.stop < campaign.budget.candidates:
+                break
+        if Stage.DFT in context.ledger.stages and not paused:  # it is for the best of all candidates
             make_dft(context)
         if asked.is_set():
             raise KeyboardInterrupt
-    logger.info("campaign ended: %s", end)
+    if paused:
+        end = f"paused after {plural(done, 'round')}: {slots.stop:,} of {campaign.budget.candidates:,}"
+    message = end if done else f"nothing was left to do: {end}"
+    logger.info("campaign %s: %s", campaign.name, message)
     found = list(records(context.ledger))
     publish(context, found)
     summary = write_outputs(context, found, end)
     publish_report(context)
-    return summary
+    return Completed(data=summary, message=message)
 
 
 def refuse_changed_inputs(context: Context) -> None:
@@ -111,27 +141,6 @@ def refuse_changed_inputs(context: Context) -> None:
                     "names or content have changed since",
                     hint="put the old ones back, or give the campaign a new name (or another --out)",
                 )
-
-
-def rounds(budget: Budget) -> Iterator[range]:
-    """The slots of each round."""
-    for begin in range(0, budget.candidates, budget.round_size):
-        yield range(begin, min(begin + budget.round_size, budget.candidates))
-
-
-def why_stop(context: Context, started: float) -> str | None:
-    """Whether a limit other than the number of candidates was reached."""
-    budget = context.campaign.budget
-    if (slot := context.ledger.exhausted_at()) is not None:
-        return f"{context.generator.name} had nothing more to propose after {slot} crystals"
-    if budget.hours is not None and time.monotonic() - started >= budget.hours * 3600:
-        return f"budget of {budget.hours:g} hours spent"
-    if budget.sun is not None:
-        threshold = context.campaign.select.max_energy_above_hull
-        found = sum(is_sun(o, threshold) for o in context.ledger.outcomes(Stage.ASSESS))
-        if found >= budget.sun:
-            return f"{found} SUN crystals found"
-    return None
 
 
 def make_dft(context: Context) -> None:

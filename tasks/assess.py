@@ -30,24 +30,27 @@ def assess(context: Context, work: Sequence[Work], slots: range) -> int:
     """Judge the claimed relaxed crystals; returns how many are unique and novel, with an energy."""
     if context.judge is None:
         raise RuntimeError("this campaign has no energies")
-    relaxed = [relaxed_of(item.previous, item.candidate.key) for item in work]
-    crystals = [r.crystal for r in relaxed]
-    novel = context.reference.match(crystals)
-    try:
-        points = context.judge(relaxed)
-    except HeliodorError:
-        if context.stop.is_set():
-            return 0  # the relaxer of a self-consistent reference was closed under us
-        raise
-    keep = context.campaign.screen.keep_rejected
-    with context.unique_relaxed.batch(work, slots) as uniqueness:
-        unique = uniqueness.check(crystals)
-        outcomes = [
-            _outcome(item, point, verdicts, keep=keep)
-            for item, point, verdicts in zip(work, points, zip(unique, novel, strict=True), strict=True)
-        ]
-        record = context.provenance("assess", reference=asdict(context.reference.info))
-        context.ledger.record(outcomes, record)
+    with context.meter.using(context.relaxer if context.campaign.own_energies else None):
+        relaxed = [relaxed_of(item.previous, item.candidate.key) for item in work]
+        crystals = [r.crystal for r in relaxed]
+        novel = context.reference.match(crystals)
+        try:
+            points = context.judge(relaxed)
+        except HeliodorError:
+            if context.stop.is_set():
+                return 0  # the relaxer of a self-consistent reference was closed under us
+            raise
+        keep = context.campaign.screen.keep_rejected
+        with context.unique_relaxed.batch(work, slots) as uniqueness:
+            unique = uniqueness.check(crystals)
+            outcomes = [
+                _outcome(item, point, verdicts, keep=keep)
+                for item, point, verdicts in zip(
+                    work, points, zip(unique, novel, strict=True), strict=True
+                )
+            ]
+            record = context.provenance("assess", reference=asdict(context.reference.info))
+            context.ledger.record(outcomes, record)
     return sum(o.status == Status.PASSED for o in outcomes)
 
 

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..core.campaign import Campaign
 from ..core.crystal import Crystal
 from ..core.errors import StorageError
+from ..core.journal import Journal
 from ..core.ledger import Ledger, Work
 from ..core.protocols import (
     DftEngine,
@@ -25,6 +27,7 @@ from ..core.protocols import (
 )
 from ..core.provenance import provenance
 from ..core.records import Failure, HullPoint, Outcome, Relaxed, Stage, Status
+from .meter import Meter
 
 log = logging.getLogger("heliodor.tasks")
 
@@ -102,13 +105,23 @@ class Context:
     resources: ExitStack = field(default_factory=ExitStack)
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @cached_property
+    def journal(self) -> Journal:
+        """What was spent, decided and told."""
+        return Journal(self.ledger.database, self.ledger.campaign_id)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What this process spends."""
+        return Meter(self.journal, f"run {self.ledger.owner[-100:]}")
+
     def provenance(self, room: str, **extra: Any) -> tuple[str, dict[str, Any]]:
         """The provenance record for outcomes of a stage."""
         return provenance(self.campaign.science_digest(), {"stage": room, **extra})
 
     @contextmanager
     def heartbeat(self, asked: threading.Event) -> Iterator[None]:
-        """Keep this process's leases alive; at the end give them back and end the workers.
+        """Keep this process's leases alive and tell what it spends; at the end give back and end all.
 
         Args:
             asked: set by whoever wants the campaign to stop; tasks look at it between items.
@@ -120,10 +133,12 @@ class Context:
             while not done.wait(self.ledger.lease_seconds / 4):
                 try:
                     self.ledger.renew()
+                    self.meter.beat()
                 except StorageError as error:  # the next beat tries again; a lapse costs only repeats
                     log.warning("could not renew leases: %s", error)
 
         self.ledger.release_dead()
+        self.ledger.enter()
         thread = threading.Thread(target=beat, name="heliodor-heartbeat", daemon=True)
         thread.start()
         try:
@@ -133,6 +148,7 @@ class Context:
             done.set()
             self.resources.close()
             thread.join()
+            self.meter.beat()
             self.ledger.release()
 
 

@@ -14,17 +14,6 @@ from .context import Context, failed
 from .relax import relaxed_of
 
 
-def is_sun(outcome: Outcome, threshold: float) -> bool:
-    """Stable within `threshold` (eV/atom), unique and novel, by an outcome of the assess stage."""
-    data = outcome.data
-    return (
-        "hull" in data
-        and data["hull"]["energy_above_hull"] <= threshold
-        and data["uniqueness"]["passed"] is True
-        and data["novelty"]["passed"] is True
-    )
-
-
 @task(
     name="dft inputs",
     tags=["dft"],

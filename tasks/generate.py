@@ -28,18 +28,19 @@ def generate(context: Context, slots: Sequence[int]) -> int:
     inputs = getattr(context.generator, "provenance", {})
     record = context.provenance("generate", generator=context.generator.name, **inputs)
     count = 0
-    for run in _runs(slots):
-        buffer: list[tuple[int, Candidate | Failure]] = []
-        for item in _stream(context, run):
-            buffer.append(item)
-            if len(buffer) >= _FLUSH:
-                context.ledger.add(buffer, record)
-                count += len(buffer)
-                buffer = []
-            if context.stop.is_set():
-                break
-        context.ledger.add(buffer, record)
-        count += len(buffer)
+    with context.meter.using(context.generator):
+        for run in _runs(slots):
+            buffer: list[tuple[int, Candidate | Failure]] = []
+            for item in _stream(context, run):
+                buffer.append(item)
+                if len(buffer) >= _FLUSH:
+                    context.ledger.add(buffer, record)
+                    count += len(buffer)
+                    buffer = []
+                if context.stop.is_set():
+                    break
+            context.ledger.add(buffer, record)
+            count += len(buffer)
     return count
 
 

@@ -16,8 +16,8 @@ HOUR = 3600.0  # seconds
 class Meter:
     """Node and GPU hours of one process: wall time in which at least one piece of its work ran here.
 
-    Work that overlaps counts once: two batches that share a GPU take one GPU's time. Two processes on one
-    node count as two nodes, for neither knows of the other.
+    Work that overlaps counts once: two batches that share a GPU take one GPU's time. Two processes on
+    one node count as two nodes, for neither knows of the other.
 
     Args:
         key: the process's entry in the journal.
@@ -26,7 +26,7 @@ class Meter:
     def __init__(self, journal: Journal, key: str) -> None:
         self._journal, self._key = journal, key
         self._changed = threading.Lock()
-        self._working: list[int] = []  # GPUs of each piece of work that runs now
+        self._working: list[Any] = []  # what each piece of work that runs now computes with
         self._since = time.monotonic()
         self._seconds, self._gpu_seconds, self._told = 0.0, 0.0, 0.0
 
@@ -42,16 +42,15 @@ class Meter:
         if getattr(room, "remote", False):
             yield
             return
-        gpus = int(getattr(room, "gpus", 0))
         with self._changed:
             self._settle()
-            self._working.append(gpus)
+            self._working.append(room)
         try:
             yield
         finally:
             with self._changed:
                 self._settle()
-                self._working.remove(gpus)
+                self._working.remove(room)
 
     def beat(self) -> None:
         """Tell the journal; what was spent since the last beat is lost with a process that is killed."""
@@ -71,5 +70,6 @@ class Meter:
         now = time.monotonic()
         if self._working:
             self._seconds += now - self._since
-            self._gpu_seconds += (now - self._since) * max(self._working)
+            gpus = max(int(getattr(room, "gpus", 0)) for room in self._working)
+            self._gpu_seconds += (now - self._since) * gpus
         self._since = now

@@ -28,12 +28,13 @@ def relax(context: Context, work: Sequence[Work]) -> int:
     record = context.provenance("relax", relaxer=relaxer.model, **getattr(relaxer, "provenance", {}))
     converged = 0
     try:
-        for result in _results(context, [items[0].candidate.crystal for items in waiting.values()]):
-            outcomes = [relax_outcome(item, result) for item in waiting.pop(result.key)]
-            context.ledger.record(outcomes, record)
-            converged += sum(o.status == Status.PASSED for o in outcomes)
-            if context.stop.is_set():
-                break
+        with context.meter.using(relaxer):
+            for result in _results(context, [items[0].candidate.crystal for items in waiting.values()]):
+                outcomes = [relax_outcome(item, result) for item in waiting.pop(result.key)]
+                context.ledger.record(outcomes, record)
+                converged += sum(o.status == Status.PASSED for o in outcomes)
+                if context.stop.is_set():
+                    break
     except HeliodorError:
         if not context.stop.is_set():
             raise  # otherwise the relaxer was closed under us, because we are to stop

@@ -27,7 +27,10 @@ from .relax import relaxed_of
 )
 def review(context: Context, work: Sequence[Work]) -> int:
     """Score the claimed crystals; returns how many."""
-    scores = score(context.scorers, judged(context.ledger, work))
+    rules = context.campaign.review
+    computes = context.relaxer if rules.phonons or rules.elastic or rules.potentials else None
+    with context.meter.using(computes):
+        scores = score(context.scorers, judged(context.ledger, work))
     if context.stop.is_set():  # scorers may have lost their workers: the next run scores these again
         return 0
     outcomes = [

@@ -25,20 +25,21 @@ from .context import Context
 )
 def screen(context: Context, work: Sequence[Work], slots: range) -> int:
     """Judge the claimed candidates; returns how many passed."""
-    crystals = [item.candidate.crystal for item in work]
-    validity = context.validity.check(crystals)
-    keep = context.campaign.screen.keep_rejected
-    sound = [i for i, verdict in enumerate(validity) if _goes_on(verdict, keep=keep)]
-    chosen = [crystals[i] for i in sound]
-    novel = dict(zip(sound, context.reference.match(chosen), strict=True))
-    with context.unique.batch(work, slots) as uniqueness:
-        unique = dict(zip(sound, uniqueness.check(chosen), strict=True))
-        outcomes = [
-            _outcome(item, [validity[i], *(v[i] for v in (unique, novel) if i in v)], keep=keep)
-            for i, item in enumerate(work)
-        ]
-        record = context.provenance("screen", reference=asdict(context.reference.info))
-        context.ledger.record(outcomes, record)
+    with context.meter.using():
+        crystals = [item.candidate.crystal for item in work]
+        validity = context.validity.check(crystals)
+        keep = context.campaign.screen.keep_rejected
+        sound = [i for i, verdict in enumerate(validity) if _goes_on(verdict, keep=keep)]
+        chosen = [crystals[i] for i in sound]
+        novel = dict(zip(sound, context.reference.match(chosen), strict=True))
+        with context.unique.batch(work, slots) as uniqueness:
+            unique = dict(zip(sound, uniqueness.check(chosen), strict=True))
+            outcomes = [
+                _outcome(item, [validity[i], *(v[i] for v in (unique, novel) if i in v)], keep=keep)
+                for i, item in enumerate(work)
+            ]
+            record = context.provenance("screen", reference=asdict(context.reference.info))
+            context.ledger.record(outcomes, record)
     return sum(o.status == Status.PASSED for o in outcomes)
 
 

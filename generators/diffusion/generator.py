@@ -77,6 +77,11 @@ class DiffusionGenerator:
         self.device = pick_device(self.sampling.device)
         self.request.groups()
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of this machine that it computes on."""
+        return int(self.device.startswith("cuda"))
+
     @classmethod
     def of(
         cls,

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from heliodor.cluster.settings import Resources
 from heliodor.core.campaign import parse_campaign
 from heliodor.core.choices.references import FileChoice
 from heliodor.core.crystal import Crystal
@@ -280,22 +281,39 @@ def hull(decomposition: float, *, novel: bool = True) -> dict:
 
 
 def test_each_budget_ends_the_campaign(make):
-    from heliodor.flows.discover import why_stop
+    from heliodor.flows.budget import job_spent, why_stop
 
     context = make([])
-    now = time.monotonic()
-    assert why_stop(context, now) is None
+    now, ten = time.monotonic(), range(10)
+    assert why_stop(context, now, ten) is None
 
-    def with_budget(**limits: float) -> Context:
-        budget = context.campaign.budget.model_copy(update=limits)
-        return replace(context, campaign=context.campaign.model_copy(update={"budget": budget}))
+    def ended(started: float = now, slots: range = ten, **limits: object) -> str | None:
+        budget = context.campaign.budget.model_validate({"round_size": 10, **limits})
+        campaign = context.campaign.model_copy(update={"budget": budget})
+        return why_stop(replace(context, campaign=campaign), started, slots)
 
-    assert why_stop(with_budget(hours=1.0), now) is None
-    assert "1 hours" in (why_stop(with_budget(hours=1.0), now - 3601) or "")
-    outcomes = [Outcome(s, Stage.ASSESS, Status.PASSED, data=hull(0.05)) for s in range(2)]
+    assert ended(hours=1.0) is None
+    assert ended(now - 3601, hours=1.0) == "budget of 1 hours spent"
+    outcomes = [Outcome(s, Stage.ASSESS, Status.PASSED, data=hull(0.05)) for s in (3, 12)]
     context.ledger.record(outcomes, P)
-    assert why_stop(with_budget(sun=3), now) is None
-    assert why_stop(with_budget(sun=2), now) == "2 SUN crystals found"
+    assert ended(sun=3) is None
+    assert ended(sun=2) == "2 SUN crystals found"
+    assert ended(slots=range(30, 40), rounds_without_sun=3) is None
+    assert ended(slots=range(40, 50), rounds_without_sun=3) == (
+        "3 rounds in a row without a new SUN crystal"
+    )
+    tell = job_spent(context.journal)
+    for _ in range(2):  # told twice, counted once
+        tell("relax-7/123", 1800, Resources(nodes=2, gpus=4))
+    assert context.journal.spent() == {"node_hours": 1.0, "gpu_hours": 4.0}
+    assert ended(gpu_hours=5, node_hours=2) is None
+    assert ended(gpu_hours=4) == "budget of 4 GPU hours spent"
+    assert ended(node_hours=1) == "budget of 1 node hours spent"
+    prices = {"gpu_hour": 2.5, "node_hour": 1}
+    assert ended(money=11.5, prices=prices) is None
+    assert ended(money=11, prices=prices) == "budget of 11 money spent"
+    context.journal.take("dft a", "dft_jobs", None)
+    assert ended(dft_jobs=1) is None, "limits what comes after the rounds"
 
 
 def test_pipeline_lanes_report_what_a_task_raised():

@@ -19,7 +19,8 @@ from ...core.errors import InputError
 from .adapters import Adapter, Scale, save_adapter
 from .checkpoint import read_tensors, write_tensors
 from .memory import keep_memory
-from .train import STATE, WEIGHTS, Progress, Resident, Settings, noised_losses, schedule
+from .resident import Resident, noised_losses
+from .train import STATE, WEIGHTS, Progress, schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +140,7 @@ class AdapterTrainer:
 
     def _part(self, packed: Packed, values: NDArray[np.float64], mask: NDArray[np.bool_]) -> _Part:
         rows = np.flatnonzero(mask)
-        data = Resident(packed, rows, Settings(shape=self.process.network.shape), self.device)
+        data = Resident(packed, rows, self.process.network.shape.max_atoms, self.device)
         labels = torch.as_tensor(values[rows], dtype=torch.float32, device=self.device)
         other = np.random.default_rng(0).permutation(len(rows))
         return _Part(data, labels, labels[torch.as_tensor(other, device=self.device)])

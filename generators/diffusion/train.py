@@ -21,7 +21,8 @@ from .checkpoint import Card, read_tensors, save_process, write_tensors
 from .codes import element_codes
 from .memory import keep_memory
 from .model import CrystalTransformer, Shape
-from .process import Frame, Noise, Process
+from .process import Noise, Process
+from .resident import EDGES, Resident, noised_losses
 
 if TYPE_CHECKING:
     from .data import Packed
@@ -43,7 +44,7 @@ class Settings:
         batch: crystals a step. ema: decay of the averaged weights.
         symmetric: share of crystals that are noised within their space group.
         known_types: share whose types are clean (they teach structure prediction).
-        edges: crystals are batched with others of like size, padded to the next of these.
+        edges: as for `Resident`.
         save_every: seconds between saved states.
     """
 
@@ -55,130 +56,12 @@ class Settings:
     ema: float = 0.999
     symmetric: float = 0.6
     known_types: float = 0.15
-    edges: tuple[int, ...] = (4, 6, 8, 10, 12, 14, 16, 20)
+    edges: tuple[int, ...] = EDGES
     save_every: float = 60.0
     seed: int = 0
     shape: Shape = field(default_factory=Shape)
     noise: Noise = field(default_factory=Noise)
     compile: bool = False
-
-
-class Resident:
-    """The training crystals as tensors on one device, in groups of like size."""
-
-    def __init__(self, packed: Packed, rows: np.ndarray, settings: Settings, device: str) -> None:
-        width = settings.shape.max_atoms
-        rows = rows[packed.n[rows] <= width]
-        if not len(rows):
-            raise InputError(f"no crystal of at most {width} atoms in the training table")
-
-        def there(array: np.ndarray, dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(array[rows]), dtype=dtype, device=device)
-
-        self.numbers = there(packed.numbers[:, :width].astype(np.int64), torch.long)
-        self.frac = there(packed.frac[:, :width], torch.float32)
-        self.channels = there(packed.channels, torch.float32)
-        self.frames = frames(packed, rows, width, device)
-        edges = sorted({min(e, width) for e in settings.edges} | {width})
-        group = np.searchsorted(edges, packed.n[rows])
-        self.groups = [
-            (edge, torch.as_tensor(np.flatnonzero(group == k), device=device))
-            for k, edge in enumerate(edges)
-            if (group == k).any()
-        ]
-        sizes = np.array([len(index) for _, index in self.groups], float)
-        self.shares = sizes / sizes.sum()
-
-    def __len__(self) -> int:
-        return len(self.channels)
-
-    def draw(self, rng: np.random.Generator, batch: int, device: str) -> tuple[Tensor, int]:
-        """Rows of one batch (with replacement, one group of sizes), and the width that holds them."""
-        edge, index = self.groups[rng.choice(len(self.groups), p=self.shares)]
-        chosen = torch.as_tensor(rng.integers(0, len(index), batch), device=device)
-        return index[chosen], edge
-
-
-def frames(packed: Packed, rows: np.ndarray, width: int, device: str) -> Frame:
-    """The templates of some crystals as one `Frame`."""
-    orbit = packed.orbit[rows][:, :width].astype(np.int64)
-    mask = orbit >= 0
-    turn = packed.rotation[rows][:, :width].astype(np.float32)
-    turn[~mask] = np.eye(3)
-    free = packed.free[rows][:, :width].astype(np.float32)
-    rep = np.where(mask, (orbit[:, :, None] == orbit[:, None, :]).argmax(-1), np.arange(width))
-
-    def there(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array), device=device)
-
-    return Frame(
-        mask=there(mask),
-        n=there(packed.n[rows].astype(np.int64)),
-        spacegroup=there(packed.spacegroup[rows].astype(np.int64)),
-        rep=there(rep),
-        turn=there(turn),
-        back=there(np.rint(np.linalg.inv(turn)).astype(np.float32)),
-        free=there(free),
-        metric=there(packed.metric[rows].astype(np.float32)),
-    )
-
-
-def take(frame: Frame, rows: Tensor, width: int, symmetric: Tensor) -> Frame:
-    """Some crystals of a frame, cut to `width` atoms; without symmetry where `symmetric` is false."""
-    cut = Frame(*(part[rows] for part in frame))
-    n = torch.arange(width, device=rows.device)
-    eye = torch.eye(3, device=rows.device)
-    keep = symmetric[:, None, None, None]
-    return Frame(
-        mask=cut.mask[:, :width],
-        n=cut.n,
-        spacegroup=torch.where(symmetric, cut.spacegroup, 0),
-        rep=torch.where(symmetric[:, None], cut.rep[:, :width], n),
-        turn=torch.where(keep, cut.turn[:, :width], eye),
-        back=torch.where(keep, cut.back[:, :width], eye),
-        free=torch.where(keep, cut.free[:, :width], eye),
-        metric=torch.where(symmetric[:, None, None], cut.metric, torch.eye(6, device=rows.device)),
-    )
-
-
-def noised_losses(
-    process: Process,
-    data: Resident,
-    rows: Tensor,
-    width: int,
-    rng: np.random.Generator,
-    noise: torch.Generator,
-    *,
-    symmetric: float,
-    known_types: float,
-    extra: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Loss of each part, (B,) each, of some crystals at levels drawn by `rng`, with noise from `noise`.
-
-    Args:
-        rows, width: which crystals, cut to how many atoms.
-        symmetric, known_types: shares that are noised within their space group, or have clean types.
-        extra: (B, width) property condition.
-    """
-    b, device = len(rows), data.frac.device
-
-    def chance(share: float) -> Tensor:
-        return torch.rand(b, device=device, generator=noise) < share
-
-    level = torch.as_tensor(rng.beta(1.6, 1.2, b), dtype=torch.float32, device=device)
-    type_level = torch.where(chance(known_types), 0.0, level)
-    frame = take(data.frames, rows, width, chance(symmetric))
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        return process.losses(
-            data.numbers[rows, :width],
-            data.frac[rows, :width],
-            data.channels[rows],
-            frame,
-            level,
-            type_level,
-            noise,
-            extra,
-        )
 
 
 def schedule(step: int, warmup: int, done: float) -> float:
@@ -211,9 +94,9 @@ class Trainer:
     def __init__(self, folder: Path, packed: Packed, settings: Settings, device: str = "cpu") -> None:
         self.folder, self.settings, self.device = folder, settings, device
         self.digest = packed.digest
-        held = packed.held_out
-        self.data = Resident(packed, np.flatnonzero(~held), settings, device)
-        self.test = Resident(packed, np.flatnonzero(held), settings, device) if held.any() else None
+        held, sizes = packed.held_out, (settings.shape.max_atoms, device, settings.edges)
+        self.data = Resident(packed, np.flatnonzero(~held), *sizes)
+        self.test = Resident(packed, np.flatnonzero(held), *sizes) if held.any() else None
         torch.manual_seed(settings.seed)
         network = CrystalTransformer(settings.shape)
         process = Process(network, torch.as_tensor(element_codes()), settings.noise)

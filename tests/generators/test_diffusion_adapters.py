@@ -27,7 +27,7 @@ from heliodor.generators.diffusion.codes import element_codes  # noqa: E402
 from heliodor.generators.diffusion.data import pack  # noqa: E402
 from heliodor.generators.diffusion.model import CrystalTransformer, Shape  # noqa: E402
 from heliodor.generators.diffusion.process import Process, State  # noqa: E402
-from heliodor.generators.diffusion.train import Resident, Settings  # noqa: E402
+from heliodor.generators.diffusion.resident import Resident  # noqa: E402
 
 SHAPE = Shape(width=32, depth=2, heads=2, pair=16, max_atoms=8)
 SCALE = Scale("linear", 1.0, 30.0, 12.0, 5.0, 60.0)
@@ -97,7 +97,7 @@ def trained(adapter: Adapter) -> Adapter:
 @pytest.fixture
 def ask(packed, base):
     """The base's answer to one noisy batch."""
-    data = Resident(packed, np.arange(6), Settings(shape=SHAPE), "cpu")
+    data = Resident(packed, np.arange(6), SHAPE.max_atoms, "cpu")
     generator = torch.Generator().manual_seed(1)
     state = State(
         torch.randn(6, 8, 16, generator=generator),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from ..core.columns import Column, Value
@@ -79,14 +79,21 @@ class Chemistry:
 
     def score(self, batch: Sequence[Judged]) -> list[Mapping[str, Value]]:
         """See `Scorer`."""
-        return [self._one(item) for item in batch]
+        return by_composition(batch, chemistry)
 
-    def _one(self, item: Judged) -> Mapping[str, Value]:
+
+def by_composition(
+    batch: Sequence[Judged], columns: Callable[[Composition], Mapping[str, Value]]
+) -> list[Mapping[str, Value]]:
+    """The columns of each crystal's composition; none where they cannot be told."""
+    found: list[Mapping[str, Value]] = []
+    for item in batch:
         try:
-            return chemistry(item.crystal.reduced_composition)
+            found.append(columns(item.crystal.reduced_composition))
         except Exception as error:  # one crystal must not stop a batch
-            _log.debug("no chemistry of %s: %r", item.key, error)
-            return {}
+            _log.debug("no %s of %s: %r", columns.__name__, item.key, error)
+            found.append({})
+    return found
 
 
 def chemistry(composition: Composition) -> dict[str, Value]:

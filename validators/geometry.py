@@ -30,6 +30,15 @@ def require_computable(crystal: Crystal) -> None:
         raise ValueError(f"the cell has a volume of {crystal.volume:.3g} cubic angstrom")
 
 
+def refusal(crystal: Crystal) -> ValueError:
+    """Why no geometry can be computed for a crystal that is not `computable`."""
+    try:
+        require_computable(crystal)
+    except ValueError as error:
+        return error
+    return ValueError("the volume of the cell is at the limit of what can be computed")
+
+
 def computable(packed: Packed) -> list[bool]:
     """For which crystals a geometry can be computed: as `require_computable`, for many at once."""
     with np.errstate(all="ignore"):

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.crystal import Crystal
 from ..core.packed import identify, pack
 from ..core.records import Reason, Verdict
-from .geometry import computable, require_computable
+from .geometry import computable, refusal
 from .index import AMD_RADIUS, FEW
 from .matching import MatcherSettings
 from .phases import Composition
@@ -109,7 +109,7 @@ class StructureNovelty:
     ) -> Verdict:
         key, name = crystal.digest, self.check_name
         if not fit:
-            return failed_check(key, name, _refusal(crystal))
+            return failed_check(key, name, refusal(crystal))
         if match is None:
             return Verdict(key, name, passed=True)
         if isinstance(match, ValueError):
@@ -202,12 +202,3 @@ class ListedStructures:
 
 def _apart(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:
     return None if a is None or b is None else float(np.abs(a - b).max())
-
-
-def _refusal(crystal: Crystal) -> Exception:
-    """Why no geometry can be computed for a crystal."""
-    try:
-        require_computable(crystal)
-    except ValueError as error:
-        return error
-    return ValueError("the volume of the cell is at the limit of what can be computed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,10 +11,9 @@ from importlib import resources
 from ..core.columns import Column, Value
 from ..core.elements import SYMBOLS
 from ..core.records import Judged
+from .chemistry import by_composition
 from .oxidation import assign
 from .phases import Composition
-
-_log = logging.getLogger("heliodor.validators")
 
 RADIOACTIVE = frozenset({43, 61, *range(84, 119)})
 """Atomic numbers of the elements without a stable isotope. Bismuth counts as stable: 2e19 years
@@ -88,14 +86,7 @@ class Supply:
 
     def score(self, batch: Sequence[Judged]) -> list[Mapping[str, Value]]:
         """See `Scorer`."""
-        return [self._one(item) for item in batch]
-
-    def _one(self, item: Judged) -> Mapping[str, Value]:
-        try:
-            return supply(item.crystal.reduced_composition)
-        except Exception as error:  # one crystal must not stop a batch
-            _log.debug("no supply of %s: %r", item.key, error)
-            return {}
+        return by_composition(batch, supply)
 
 
 def supply(composition: Composition) -> dict[str, Value]:

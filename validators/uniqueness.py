@@ -8,7 +8,7 @@ from ..core.crystal import Crystal
 from ..core.packed import identify, pack
 from ..core.records import Reason, Verdict
 from ..core.settings import available_cores
-from .geometry import computable, require_computable
+from .geometry import computable, refusal
 from .index import Match, Query, StructureIndex
 from .matching import MatcherSettings
 
@@ -89,7 +89,7 @@ class Uniqueness:
         verdicts = []
         for crystal in batch:
             key = crystal.digest
-            match = matches[key] if key in matches else _refusal(crystal)
+            match = matches[key] if key in matches else refusal(crystal)
             if match is None and not first.pop(key, False):
                 match = Match(key, 0.0)
             verdicts.append(self._verdict(key, match))
@@ -110,15 +110,6 @@ class Uniqueness:
             match=match.name,
             detail=f"matches {match.name[:12]} ({self._index.settings})",
         )
-
-
-def _refusal(crystal: Crystal) -> Exception:
-    """Why no geometry can be computed for a crystal."""
-    try:
-        require_computable(crystal)
-    except ValueError as error:
-        return error
-    return ValueError("the volume of the cell is at the limit of what can be computed")
 
 
 def failed_check(key: str, check: str, error: Exception) -> Verdict:

@@ -73,7 +73,8 @@ def verify(
         typer.echo(json.dumps(found, indent=1))
         return
     _show(found)
-    if waiting := sum(row["verdict"] == NOT_COMPUTED for row in found):
+    # What waits for an answer or for the budget says so itself.
+    if waiting := sum(row["verdict"] == NOT_COMPUTED and not row["detail"] for row in found):
         typer.echo(
             f"{waiting} of {len(found)} crystals wait for calculations that run elsewhere: copy"
             f" {folder / 'dft'} there, run what is in it (its README.txt says how), copy it back, and"

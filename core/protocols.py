@@ -225,7 +225,7 @@ class DftEngine(Protocol):
 
 @runtime_checkable
 class DftCalculator(DftEngine, Protocol):
-    """A DFT engine that also runs its calculations, or has them run elsewhere, and reads their results."""
+    """A DFT engine that also runs its calculations, or has them run elsewhere, and reads the results."""
 
     def level(self, elements: Sequence[str]) -> Level:
         """The level of theory for crystals of these elements and their subsets.
@@ -233,6 +233,10 @@ class DftCalculator(DftEngine, Protocol):
         Raises:
             InputError: an element cannot be computed.
         """
+        ...
+
+    def ended(self, ticket: DftTicket) -> DftResult | Failure | None:
+        """What a calculation has come to, here or in another campaign; None where it would be run."""
         ...
 
     def run(self, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:

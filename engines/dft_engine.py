@@ -17,7 +17,7 @@ from ..core.levels import Level
 from ..core.records import DftResult, DftTicket, Failure, Reason
 from .brought_home import brought_home
 from .calculation_folder import place, sweep, write
-from .dft_results import crystal_record, read_shared, write_shared
+from .dft_results import crystal_record, read_result, read_shared, write_shared
 from .flow_speed import cached_schema_access
 from .flow_text import flow_text
 from .local_runner import run_here
@@ -82,6 +82,12 @@ class FlowEngine:
                 return [self._prepare(crystal, folder, elements) for crystal in batch]
         except OSError as error:
             raise StorageError(f"cannot write DFT inputs under {folder}: {error}") from error
+
+    def ended(self, ticket: DftTicket) -> DftResult | Failure | None:
+        """What a calculation has come to, here or in another campaign; None where it would be run."""
+        if self._shared and (known := read_shared(self._shared, ticket.key, ticket.input_digest)):
+            return known
+        return read_result(Path(ticket.path), ticket.input_digest)
 
     def run(self, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:
         """Bring a calculation to its end; None where `stop` was set before.

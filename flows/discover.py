@@ -26,11 +26,12 @@ from ..tasks.table import records
 from .assemble import assemble
 from .budget import rounds, why_stop
 from .build import remember
+from .gate import allowed, held_back
 from .parameters import Attempts, Rounds, campaign_folder, checked, run_name
 from .pinned import refuse_changed_version
 from .pipeline import run_slots
 from .stopping import stop_on_signals
-from .verify import verify_slots
+from .verify import make_plans, verify_plans
 
 _LANES = 6  # at most so many batches at a time, over all stages
 _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
@@ -49,7 +50,7 @@ def discover(
     folder: str | None = None,
     rounds: Rounds | None = None,
     attempts: Attempts = 1,
-    cluster: str | None = None,
+    cluster: str | None = None,  # noqa: ARG001
 ) -> State[dict[str, Any]]:
     """Run a campaign, or go on with one, until its budget is spent.
 
@@ -84,7 +85,7 @@ def conduct(
     if others := context.ledger.active_owners():
         logger.warning("sharing the work with: %s", "; ".join(sorted(map(in_words, others))))
     started = published = time.monotonic()
-    end, done, paused = "budget of candidates spent", 0, False
+    end, done, paused, held = "budget of candidates spent", 0, False, ""
     with stop_on_signals() as asked, context.heartbeat(asked):
         progress = Progress(context)
         for slots in rounds(campaign.budget):
@@ -100,11 +101,12 @@ def conduct(
             if paused := done == at_most and slots.stop < campaign.budget.candidates:
                 break
         if Stage.DFT in context.ledger.stages and not paused:  # it is for the best of all candidates
-            make_dft(context)
+            held = make_dft(context)
         if asked.is_set():
             raise KeyboardInterrupt
     if paused:
         end = f"paused after {plural(done, 'round')}: {slots.stop:,} of {campaign.budget.candidates:,}"
+    end = f"{end}; {held}" if held else end
     message = end if done else f"nothing was left to do: {end}"
     logger.info("campaign %s: %s", campaign.name, message)
     found = list(records(context.ledger))
@@ -143,8 +145,12 @@ def refuse_changed_inputs(context: Context) -> None:
                 )
 
 
-def make_dft(context: Context) -> None:
-    """Prepare the DFT calculations of the selected crystals and, where they run here, their verdicts."""
+def make_dft(context: Context) -> str:
+    """Prepare the DFT calculations of the selected crystals and, where they run here, their verdicts.
+
+    Returns:
+        What is left for later, and why; empty: nothing.
+    """
     rule = context.campaign.select
     best = shortlist(list(records(context.ledger)), rule.max_energy_above_hull, rule.top)
     chosen = [item.record.slot for item in best]
@@ -158,4 +164,7 @@ def make_dft(context: Context) -> None:
     if work := claim(Stage.DFT):
         prepare_dft(context, work)
     if context.campaign.runs_dft and (work := claim(Stage.VERIFY)):
-        verify_slots(context, work)
+        plans, held = allowed(context, best, make_plans(context, work))
+        verify_plans(context, plans)
+        return held_back(held)
+    return ""

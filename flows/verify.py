@@ -32,18 +32,16 @@ _FOLDER = "dft"
 Progress = Callable[[int, int], None]
 
 
-def verify_slots(
-    context: Context, work: Sequence[Work], progress: Progress = lambda _done, _all: None
+def verify_plans(
+    context: Context, plans: list[Plan], progress: Progress = lambda _done, _all: None
 ) -> list[Outcome]:
-    """Compute and judge the claimed crystals; a verdict is recorded as soon as it stands.
+    """Compute and judge the crystals; a verdict is recorded as soon as it stands.
 
     None is recorded of a crystal whose calculations run elsewhere and have not come back.
 
     Args:
         progress: told how many of how many calculations have ended.
     """
-    known = KnownStructures(context)
-    plans = make_plans(context, known, work)
     waiting = distinct(plans)
     calculator(context).write_manifest(waiting, context.folder / _FOLDER)
     n_all = len(waiting)
@@ -71,8 +69,9 @@ def verify_slots(
                 waiting = [ticket for ticket in waiting if ticket.input_digest != digest]
 
 
-def make_plans(context: Context, known: KnownStructures, work: Sequence[Work]) -> list[Plan]:
-    """What must be computed for each crystal; folders of all calculations are written."""
+def make_plans(context: Context, work: Sequence[Work]) -> list[Plan]:
+    """What must be computed for each claimed crystal; folders of all calculations are written."""
+    known = KnownStructures(context)
     slots = [item.slot for item in work]
     relaxed = {o.slot: relaxed_of(o, "").crystal for o in context.ledger.outcomes(Stage.RELAX, slots)}
     hulls = {o.slot: o.data["hull"] for o in context.ledger.outcomes(Stage.ASSESS, slots)}
@@ -104,7 +103,7 @@ def _competitor(
         [ticket] = calculator(context).prepare(
             [structure.crystal], context.folder / _FOLDER, crystal.elements
         )
-        return Competitor(material_id, formula, structure.origin, ticket)
+        return Competitor(material_id, formula, structure.origin, ticket, len(structure.crystal))
     return Competitor(material_id, formula, "", Failure("", Reason.NO_COMPETITORS, detail))
 
 

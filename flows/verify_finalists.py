@@ -22,8 +22,9 @@ from ..tasks.table import Record, records
 from ..tasks.verify import calculator
 from .assemble import assemble
 from .build import remember, reopen
+from .gate import allowed
 from .stopping import stop_on_signals
-from .verify import verify_slots
+from .verify import make_plans, verify_plans
 
 NOT_COMPUTED = "not computed"
 _LANES = 64  # tasks side by side; how many calculations, `workers` decides
@@ -83,14 +84,14 @@ def verify(
         )
     with stop_on_signals() as asked, context.heartbeat(asked):
         work = [made for item in best if (made := _work(item.record, context)) is not None]
-        if work:
-            verify_slots(context, work, progress or (lambda _done, _all: None))
+        plans, held = allowed(context, best, make_plans(context, work)) if work else ([], {})
+        verify_plans(context, plans, progress or (lambda _done, _all: None))
         if asked.is_set():
             raise KeyboardInterrupt
     found = list(records(context.ledger))
     write_outputs(assemble(campaign, path, settings, probe=False), found)
     of_slot = {record.slot: record for record in found}
-    return [as_row(of_slot[item.record.slot]) for item in best]
+    return [as_row(of_slot[slot], held.get(slot, "")) for slot in (item.record.slot for item in best)]
 
 
 def with_dft(campaign: Campaign, dft: dict[str, Any] | None) -> Campaign:
@@ -130,8 +131,8 @@ def _work(record: Record, context: Context) -> Work | None:
     return Work(record.slot, candidate, record.assess, last.attempt + 1)
 
 
-def as_row(record: Record) -> dict[str, Any]:
-    """A verdict in few words, for the terminal and `--json`."""
+def as_row(record: Record, held: str = "") -> dict[str, Any]:
+    """A verdict in few words, for the terminal and `--json`. `held`: why it was not computed now."""
     outcome = record.verify
     data = outcome.data if outcome else {}
     hull, compared = data.get("hull", {}), data.get("compared", {})
@@ -146,5 +147,5 @@ def as_row(record: Record) -> dict[str, Any]:
         "level": hull.get("level"),
         "corrections": hull.get("corrections"),
         "reference": hull.get("reference"),
-        "detail": later_failure(record.verify_failed) or data.get("detail", ""),
+        "detail": held or later_failure(record.verify_failed) or data.get("detail", ""),
     }

@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ..core.crystal import Crystal
 from ..core.elements import ATOMIC_NUMBERS
+from ..core.journal import Kind
 from ..core.ledger import Work
 from ..core.levels import Level
 from ..core.protocols import DftCalculator, Reference
@@ -27,6 +28,7 @@ from ..validators.hull import ELEMENT_ID
 from ..validators.level_hull import LevelHull
 from ..validators.reference_hull import on_reference
 from .context import Context, failed
+from .spending import DFT_JOBS, spent_up
 
 CONFIRMED, METASTABLE, REFUTED = "confirmed", "metastable", "refuted"
 
@@ -40,13 +42,14 @@ class Competitor:
 
     Args:
         material_id: of the known phase. formula: its reduced formula. origin: where its structure comes
-            from. ticket: its calculation, or why there is none.
+            from. ticket: its calculation, or why there is none. n_atoms: of that structure.
     """
 
     material_id: str
     formula: str
     origin: str
     ticket: DftTicket | Failure
+    n_atoms: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,16 @@ class Plan:
         for ticket in (*(c.ticket for c in self.competitors), self.ticket):
             if isinstance(ticket, DftTicket):
                 yield ticket
+
+    @property
+    def sizes(self) -> Iterator[tuple[DftTicket, int]]:
+        """Each calculation and the atoms in its cell."""
+        for ticket, n in (
+            *((c.ticket, c.n_atoms) for c in self.competitors),
+            (self.ticket, len(self.crystal)),
+        ):
+            if isinstance(ticket, DftTicket):
+                yield ticket, n
 
     def hopeless(self, ended: Ended) -> Failure | None:
         """Why it cannot be judged whatever else is computed."""
@@ -103,8 +116,31 @@ def competing(hull: Mapping[str, Any], crystal: Crystal) -> list[tuple[str, str]
     cache_policy=NO_CACHE,
 )
 def compute(context: Context, ticket: DftTicket) -> DftResult | Failure | None:
-    """Bring one calculation to its end; None where the campaign is to stop."""
-    return calculator(context).run(ticket, context.stop)
+    """Bring one calculation to its end; None where the campaign is to stop, or the budget is spent."""
+    engine = calculator(context)
+    if not context.campaign.runs_dft:
+        return engine.run(ticket, context.stop)
+    if (known := engine.ended(ticket)) is not None:
+        return known
+    if not _paid(context, ticket):
+        return None
+    with context.meter.using(engine):
+        return engine.run(ticket, context.stop)
+
+
+def paid_as(ticket: DftTicket) -> str:
+    """Its key in the journal: a calculation counts once, however often it is continued or mended."""
+    return f"dft {ticket.input_digest}"
+
+
+def _paid(context: Context, ticket: DftTicket) -> bool:
+    """Whether the budget allows it to run; what was begun may always go on."""
+    key, limit = paid_as(ticket), context.campaign.budget.dft_jobs
+    if context.journal.has(Kind.SPENT, key):
+        return True
+    if spent_up(context.campaign, context.journal, dft=False):
+        return False
+    return context.journal.take(key, DFT_JOBS, limit)
 
 
 def calculator(context: Context) -> DftCalculator:

@@ -17,11 +17,50 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pymatgen.symmetry.groups import SpaceGroup
 
 from heliodor.core.crystal import Crystal
 
 # One thread a process: more are slower for small crystals, and the tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LIMIT = 300  # seconds, the `timeout` of pyproject.toml
+
+
+def _keep_space_groups() -> None:
+    """pymatgen forgets a space group when nobody holds it, and makes an Fm-3m anew in 0.5 s."""
+    make, kept = SpaceGroup.__new__, []
+
+    def keep(cls: type[SpaceGroup], *arguments: Any, **named: Any) -> SpaceGroup:
+        group = make(cls, *arguments, **named)
+        kept.append(group)
+        return group
+
+    SpaceGroup.__new__ = keep  # type: ignore[method-assign,assignment]
+
+
+_keep_space_groups()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker ends alone; a file's fast tests on one worker.
+
+    What a file's tests share (a loaded potential, a model) is then made once. The slow ones spread over
+    the workers, each by itself.
+    """
+
+    def length(item: pytest.Item) -> float:
+        if item.get_closest_marker("slow") is None:
+            return 0
+        limit = item.get_closest_marker("timeout")
+        return float(limit.args[0]) if limit else LIMIT
+
+    for item in items:
+        if not length(item) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=length, reverse=True)
+
 
 DATA = Path(
     os.environ.get("HELIODOR_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

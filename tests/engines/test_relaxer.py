@@ -206,6 +206,7 @@ def test_closing_early_drops_what_is_not_begun(chgnet):
     assert time.monotonic() - started < 10  # 200 would take a minute
 
 
+@pytest.mark.slow
 def test_a_killed_worker_fails_only_its_crystal(chgnet):
     list(chgnet.relax([SILICON, SALT]))
     before = {w.pid for w in workers()}
@@ -248,6 +249,7 @@ def test_time_limit():
     assert set(results) == {heavy.digest, SILICON.digest}
 
 
+@pytest.mark.slow
 def test_a_stuck_worker_is_killed_at_the_time_limit():
     """Stopped by a signal, as one that hangs in a library: it cannot mind the limit itself."""
     relaxer = ChgnetRelaxer(MlipChoice(device="cpu", time_limit=1.0, max_atoms=400), 1)
@@ -321,6 +323,7 @@ def test_closing_while_working_raises_there():
     assert caught == ["the relaxer was closed while it was working"]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     """The script has no main guard, and must not be run again by the workers."""
     script = tmp_path / "campaign.py"

@@ -23,6 +23,7 @@ def test_rounds_cover_the_budget_once():
     assert slots == list(range(25))
 
 
+@pytest.mark.slow
 def test_a_campaign_from_proposal_to_dft_inputs(heliodor, tmp_path, write_campaign, monkeypatch, capsys):
     file = write_campaign("small", budget={"candidates": 10, "round_size": 10})
     out = tmp_path / "out"
@@ -69,6 +70,7 @@ def test_a_campaign_from_proposal_to_dft_inputs(heliodor, tmp_path, write_campai
     assert status["stages"]["generate"]["passed"] == 14
 
 
+@pytest.mark.slow
 def test_a_generator_that_comes_to_its_end_says_so(heliodor, tmp_path, write_campaign):
     assert heliodor("generate", "--chemsys", "Na-Cl", "-n", 3, "--out", "three.extxyz").returncode == 0
     file = write_campaign(
@@ -83,6 +85,7 @@ def test_a_generator_that_comes_to_its_end_says_so(heliodor, tmp_path, write_cam
     assert "nothing more to propose" in json.loads(result.stdout)["ended"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(environment, tmp_path, write_campaign):
     file = write_campaign("stopped", space={"elements": ["Na", "Cl", "Mg"], "max_atoms": 20})
     command = [sys.executable, "-m", "heliodor.cli", "run", str(file)]

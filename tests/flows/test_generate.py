@@ -300,6 +300,7 @@ def scaled(crystal: Crystal, factor: float) -> Crystal:
 CSCL_TYPE = of("Pm-3m", Lattice.cubic(3.5), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
 
 
+@pytest.mark.slow
 def test_polymorphs_of_salt_are_ranked(tmp_path):
     """Rock salt is the ground state of NaCl; both its copies are one phase, and a known one."""
     proposed = [CSCL_TYPE, scaled(ROCK_SALT, 1.03), scaled(ROCK_SALT, 0.98)]
@@ -348,6 +349,7 @@ def test_nothing_ranks_without_a_potential():
         Ranker(NoRelaxerChoice(kind="none"))
 
 
+@pytest.mark.slow
 def test_a_formula_is_ranked_unless_told_otherwise(run, tmp_path):
     options = ("--generator", "substitution", "--formula", "NaCl", "--max-atoms", 2, "-n", 3)
     code, out, err = run("generate", "--out", "a.extxyz", *options, "--no-rank")

@@ -63,6 +63,7 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_input_has_its_row(heliodor, mixed, tmp_path):
     result = heliodor("screen", mixed, "--relaxer", "chgnet", "--out", tmp_path / "out", "--json")
     assert result.returncode == 0, result.stderr
@@ -109,6 +110,7 @@ def test_every_input_has_its_row(heliodor, mixed, tmp_path):
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_without_a_potential(heliodor, mixed, tmp_path):
     result = heliodor(
         "screen", mixed, "--potential", "none", "--protocol", "mattergen", "--disorder", "order",
@@ -142,6 +144,7 @@ def test_without_a_potential(heliodor, mixed, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "crystals.parquet"), table)
 
 
+@pytest.mark.slow
 def test_nothing_to_read(heliodor, tmp_path):
     (tmp_path / "empty").mkdir()
     result = heliodor("screen", tmp_path / "empty", "--out", tmp_path / "out")
@@ -158,6 +161,7 @@ def test_nothing_to_read(heliodor, tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["n"] == 2
 
 
+@pytest.mark.slow
 def test_misuse_is_said_at_once(heliodor, mixed, tmp_path):
     for options, said in [
         (["--potential", "chgnt"], "known: chgnet"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,11 +41,13 @@ class Lane:
     width: int = 1
     every: float = 0.5
     running: list[PrefectFuture[Any]] = field(default_factory=list)
+    # Filled by the tasks' threads: a future's `state` would ask the server at each look.
+    ended: deque[PrefectFuture[Any]] = field(default_factory=deque)
     claimed_at: float = -math.inf
 
     def advance(self, *, eager: bool) -> bool:
         """Collect what has finished, start what can be started; whether anything happened."""
-        finished = [future for future in self.running if future.state.is_final()]
+        finished = [self.ended.popleft() for _ in range(len(self.ended))]
         for future in finished:
             self.running.remove(future)
             future.result()  # raises what the task raised after its retries
@@ -52,7 +55,9 @@ class Lane:
         if eager or time.monotonic() - self.claimed_at >= self.every:
             self.claimed_at = time.monotonic()
             while len(self.running) < self.width and (work := self.claim()):
-                self.running.append(self.submit(work))
+                future = self.submit(work)
+                self.running.append(future)
+                future.add_done_callback(self.ended.append)
                 started = True
         return bool(finished) or started
 
@@ -104,23 +109,30 @@ def lanes(context: Context, slots: range) -> list[Lane]:
     return found
 
 
-def run_slots(context: Context, slots: range, show: Callable[[range], None] = lambda _: None) -> None:
+def run_slots(context: Context, slots: range, show: Callable[[range], None] = lambda _: None) -> bool:
     """Bring every candidate of `slots` to its end, together with whoever else works on them.
 
     Args:
         show: called again and again while it works, to show progress.
+
+    Returns:
+        Whether anything was left to do.
     """
     stages = [stage for stage in context.ledger.stages if stage not in AFTER_ROUNDS]
     open_lanes = lanes(context, slots)
+    found_work = False
     while not context.stop.is_set():
         show(slots)
         idle = not any(lane.running for lane in open_lanes)
         moved = sum(lane.advance(eager=idle) for lane in open_lanes)
         if moved:
+            found_work = True
             continue
         busy = any(lane.running for lane in open_lanes)
         if not busy and context.ledger.unfinished(slots, stages[-1]) == 0:
-            return
+            break
+        found_work = True
         # Either our tasks are working, or another process holds what is left: its results arrive in
         # the ledger, or its leases lapse and the work comes to us.
         time.sleep(_POLL if busy else 10 * _POLL)
+    return found_work

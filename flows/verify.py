@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from prefect.futures import PrefectFuture
@@ -47,6 +48,7 @@ def verify_plans(
     n_all = len(waiting)
     ended: dict[str, DftResult | Failure] = {}
     running: dict[str, PrefectFuture[DftResult | Failure | None]] = {}
+    done: deque[PrefectFuture[DftResult | Failure | None]] = deque()
     outcomes: list[Outcome] = []
     while True:
         for plan in [p for p in plans if p.ready(ended)]:
@@ -59,9 +61,14 @@ def verify_plans(
             return outcomes
         for ticket in waiting:
             if len(running) < context.workers and ticket.input_digest not in running:
-                running[ticket.input_digest] = compute.submit(context, ticket)
+                future = compute.submit(context, ticket)
+                running[ticket.input_digest] = future
+                # By its thread: a future's `state` would ask the server at each look.
+                future.add_done_callback(done.append)
         time.sleep(_POLL)
-        for digest in [d for d, future in running.items() if future.state.is_final()]:
+        for _ in range(len(done)):
+            future = done.popleft()
+            digest = next(d for d, found in running.items() if found is future)
             result = running.pop(digest).result()
             if result is not None:
                 ended[digest] = result

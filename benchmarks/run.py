@@ -9,12 +9,13 @@ from importlib import metadata
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import deduplication
-import flows
 import hull
 import job_store
 import novelty
 import orchestration
 import relaxation
+
+import flows
 
 if __name__ == "__main__":
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("heliodor", "pymatgen", "ase", "chgnet"))

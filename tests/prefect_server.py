@@ -38,6 +38,13 @@ class Server:
         self._settings = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of its process, while it runs."""
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        return self._process.pid
+
     def client(self, home: Path) -> dict[str, str]:
         """The environment of a program that talks to this server, with a home of its own."""
         return {**_clean(), "PREFECT_API_URL": self.url, "PREFECT_HOME": str(home)}

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, cli_generate, cli_models, cli_review, cli_screen, cli_tables, cli_verify
+from . import (
+    __version__,
+    cli_generate,
+    cli_models,
+    cli_review,
+    cli_screen,
+    cli_tables,
+    cli_verify,
+    cli_watch,
+)
 from .core.errors import ExitCode, HeliodorError, InputError, StorageError
 
 if TYPE_CHECKING:
@@ -139,6 +148,7 @@ def run(
 
 
 cli_screen.register(app)
+cli_watch.register(app)
 
 
 @app.command()

@@ -36,6 +36,7 @@ def test_only_modules_that_ship_lie_at_the_root():
         "cli_screen.py",
         "cli_tables.py",
         "cli_verify.py",
+        "cli_watch.py",
         "testing.py",
     }
 

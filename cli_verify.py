@@ -115,16 +115,21 @@ def _show(found: list[dict[str, Any]]) -> None:
 def export_dft(
     folder: Annotated[Path, typer.Argument(help="The campaign's folder.")],
     out: Annotated[Path, typer.Option("--out", help="A folder, with one inside per level of theory.")],
+    steps: Annotated[
+        bool,
+        typer.Option("--steps", help="For potentials: the steps of the relaxations too, with forces."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Write what DFT found as training sets for CHGNet, SevenNet and `heliodor train`."""
     from .flows.export_dft import export_dft as export
 
-    written = export(folder, out)
+    written = export(folder, out, steps=steps)
     if as_json:
         typer.echo(json.dumps([found.as_dict() for found in written], indent=1))
         return
     for found in written:
         without = found.crystals - found.with_forces
         note = f"; {without} without forces, in the table only" if without else ""
-        typer.echo(f"{out / found.folder}: {found.crystals} crystals{note}; {found.level.name}")
+        path = f"; {found.steps} steps of relaxations" if steps else ""
+        typer.echo(f"{out / found.folder}: {found.crystals} crystals{note}{path}; {found.level.name}")

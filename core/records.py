@@ -356,6 +356,27 @@ class DftResult:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A crystal on its way to rest, with what DFT says of it.
+
+    Args:
+        energy: eV of the cell.
+        forces: (n, 3) in eV/angstrom, in the order of the crystal's atoms. stress: (3, 3) in
+            eV/angstrom^3, ASE's sign.
+    """
+
+    crystal: Crystal
+    energy: float
+    forces: tuple[Vector, ...]
+    stress: tuple[Vector, ...]
+
+    @property
+    def energy_per_atom(self) -> float:
+        """eV/atom."""
+        return self.energy / len(self.crystal)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One append-only row of the ledger: what happened to a slot of the campaign at a stage.
 

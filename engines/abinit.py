@@ -20,8 +20,9 @@ from ..core.convert import to_structure
 from ..core.crystal import Crystal
 from ..core.errors import missing_extra
 from ..core.levels import Level
-from ..core.records import Failure
+from ..core.records import Failure, Frame
 from . import abinit_output
+from .abinit_history import history
 from .abinit_program import version
 from .abinit_variables import (
     FORCE,
@@ -148,6 +149,10 @@ class AbinitRecipe:
     def parse(self, output: Mapping[str, Any], mends: Sequence[str] = ()) -> Parsed | Unfinished:
         """Read an `AbinitTaskDoc` of either job."""
         return abinit_output.parse(output, mends)
+
+    def steps(self, output: Mapping[str, Any], folder: Path) -> list[Frame]:  # noqa: ARG002
+        """The steps in the history file of a relaxation's folder."""
+        return history(folder / "outdata")
 
     def explain(self, folder: Path, error: Exception) -> Unfinished:
         """What ABINIT's log in the folder says."""

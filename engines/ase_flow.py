@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.records import Reason
+from ..core.records import Frame, Reason
 from .recipe import Parsed, Unfinished
 from .recipe_parts import crystal_in, largest_component, longest, vectors
 
@@ -71,6 +71,19 @@ def _parsed(output: Mapping[str, Any], result: Mapping[str, Any]) -> Parsed:
         forces=forces,
         stress=stress,
     )
+
+
+def steps(output: Mapping[str, Any]) -> list[Frame]:
+    """The ionic steps in an `AseStructureTaskDoc`."""
+    return [
+        Frame(
+            crystal=crystal_in(step["mol_or_struct"]),
+            energy=float(step["energy"]),
+            forces=vectors(step["forces"]) or (),
+            stress=vectors(step["stress"], 1 / _KBAR) or (),
+        )
+        for step in output["output"]["ionic_steps"]
+    ]
 
 
 def explain(folder: Path, error: Exception) -> Unfinished:

@@ -199,6 +199,11 @@ class _Run:
         write_text(self._folder / _PROGRESS, json.dumps(self._progress) + "\n", "the progress")
 
 
+def jobs_done(folder: Path) -> list[str]:
+    """The uuids of the jobs that have finished, of the attempt that is being made or was the last."""
+    return list(_read_progress(folder)["done"])
+
+
 def _read_progress(folder: Path) -> dict[str, Any]:
     """What earlier runs in this folder came to."""
     try:

@@ -18,7 +18,7 @@ from ..core.crystal import Crystal
 from ..core.elements import SYMBOLS
 from ..core.errors import InputError, missing_extra
 from ..core.levels import Level
-from ..core.records import Reason
+from ..core.records import Frame, Reason
 from . import ase_flow
 from .abinit_variables import MOMENTS, moments
 from .pseudopotential_sets import open_set
@@ -120,6 +120,10 @@ class GpawRecipe:
         """Read the document of either job."""
         del mends
         return ase_flow.parse(output)
+
+    def steps(self, output: Mapping[str, Any], folder: Path) -> list[Frame]:  # noqa: ARG002
+        """The ionic steps in the document of either job."""
+        return ase_flow.steps(output)
 
     def explain(self, folder: Path, error: Exception) -> Unfinished:
         """GPAW's own words; what did not converge is tried again with slow mixing."""

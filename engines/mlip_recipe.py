@@ -15,6 +15,7 @@ from ..core.crystal import Crystal
 from ..core.elements import ATOMIC_NUMBERS
 from ..core.errors import InputError, missing_extra
 from ..core.levels import Level
+from ..core.records import Frame
 from . import ase_flow
 from .guards import Unphysical, check_cell, check_start
 from .neighbors import find_neighbors
@@ -101,6 +102,10 @@ class MlipRecipe:
         """Read the document of either job."""
         del mends
         return ase_flow.parse(output)
+
+    def steps(self, output: Mapping[str, Any], folder: Path) -> list[Frame]:  # noqa: ARG002
+        """The ionic steps in the document of either job."""
+        return ase_flow.steps(output)
 
     def explain(self, folder: Path, error: Exception) -> Unfinished:
         """What the job raised."""

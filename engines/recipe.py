@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..core.crystal import Crystal
 from ..core.levels import Level
-from ..core.records import Reason, Vector
+from ..core.records import Frame, Reason, Vector
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -118,6 +118,21 @@ class Recipe(Protocol):
 
     def explain(self, folder: Path, error: Exception) -> Unfinished:
         """What a job that raised came to, from the files in its folder and the error."""
+        ...
+
+
+@runtime_checkable
+class StepReader(Protocol):
+    """A recipe that reads the steps of its relaxations."""
+
+    def steps(self, output: Mapping[str, Any], folder: Path) -> list[Frame]:
+        """The steps of a job, the last one included, each with converged electrons.
+
+        None of a job with another functional than the level's.
+
+        Args:
+            output: the job's document, of which `parse` makes a result. folder: where it ran.
+        """
         ...
 
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 from ..core.crystal import Crystal
 from ..core.errors import InputError
 from ..core.levels import Level
+from ..core.records import Frame
 from .recipe import Inputs, Parsed, Unfinished
 from .vasp_folder import Expected, explain_failure, read_folder
 from .vasp_inputs import MpMaker
-from .vasp_results import parse_task
+from .vasp_results import parse_task, read_steps
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -135,6 +136,14 @@ class VaspRecipe:
         """What a job that raised came to."""
         return explain_failure(folder, error)
 
+    def steps(self, output: Mapping[str, Any], folder: Path) -> list[Frame]:  # noqa: ARG002
+        """The ionic steps of a job's document; none of the PBEsol pre-relaxation of MP24."""
+        return read_steps(output, self._run_types)
+
+    @property
+    def _run_types(self) -> tuple[str, ...]:
+        return ("GGA", "GGA+U") if self._maker.kind.hull == "GGA_GGA+U" else ("R2SCAN",)
+
     def parse_folder(self, path: Path) -> Parsed | Unfinished | None:
         """Read VASP's files, brought home from where it ran; None where there are none; never raises.
 
@@ -147,7 +156,7 @@ class VaspRecipe:
     def _expected(self) -> Expected:
         kspacing = self._set.config_dict["INCAR"].get("KSPACING")
         return Expected(
-            run_types=("GGA", "GGA+U") if self._maker.kind.hull == "GGA_GGA+U" else ("R2SCAN",),
+            run_types=self._run_types,
             static=self._maker.kind.static,
             encut=float(self._set.config_dict["INCAR"]["ENCUT"]),
             potcars=self._set.config_dict["POTCAR"],

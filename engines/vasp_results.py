@@ -10,11 +10,11 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.convert import from_structure
-from ..core.records import Reason
+from ..core.records import Frame, Reason
 from .recipe import Parsed, Unfinished
 from .recipe_parts import largest_component, longest, vectors
 
@@ -74,6 +74,30 @@ def read_task(task: Task) -> Parsed | Unfinished:
         forces=forces,
         stress=stress,
     )
+
+
+def read_steps(output: Mapping[str, Any], run_types: Sequence[str]) -> list[Frame]:
+    """The ionic steps of a job's document; none where its functional is not of `run_types`.
+
+    Steps whose electrons did not converge are left out, the last one never: `parse_task` took it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = _task(output)
+        if run_type(task) not in run_types:
+            return []
+        calculation = task.calcs_reversed[0]
+        most = {**calculation.input.parameters, **calculation.input.incar}.get("NELM", math.inf)
+        return [
+            Frame(
+                crystal=from_structure(step.structure),
+                energy=float(step.e_0_energy),
+                forces=vectors(step.forces) or (),
+                stress=vectors(step.stress, -_EV_PER_KBAR) or (),
+            )
+            for step in calculation.output.ionic_steps
+            if len(step.electronic_steps) < most
+        ]
 
 
 def run_type(task: Task) -> str:

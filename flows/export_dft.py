@@ -7,16 +7,17 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
 from ..core.files import write_text
 from ..core.levels import Level
-from ..core.records import DftResult, HullPoint
+from ..core.records import DftResult, Frame, HullPoint
 from ..core.settings import load_settings
 from ..engines.finished import finished_results
+from ..engines.relaxation_path import relaxation_path
 from ..report.training_sets import Labelled, write_chgnet, write_sevennet, write_structures
 from ..tasks.report_dft import FOLDER
 from ..tasks.table import Record, records
@@ -32,7 +33,11 @@ What DFT found in a Heliodor campaign, for learning
 A folder per level of theory (levels.json says what each is). Energies of different levels must never
 meet in one training set: total energies of two levels differ by electronvolts per atom. The crystals
 are the candidates and the phases that they compete with, each as DFT relaxed it. Their forces are about
-zero, so they teach energies, volumes and stresses more than forces.
+zero, so they teach energies, volumes and stresses more than forces. With --steps the files for CHGNet
+and SevenNet hold the steps of the relaxations too, whose forces are not zero. They are of the same
+functional and potentials, but computed with the relaxation's settings: VASP's relaxations have coarser
+k-points than the static calculations, and the plane waves are those of the first cell. Steps of one
+crystal bear its name: keep them on one side of a split into training and test.
 
   chgnet.json               CHGNet: chgnet.data.dataset.StructureJsonData("chgnet.json", converter,
                             targets="efs"). eV/atom, eV/angstrom, kbar with VASP's sign; no moments.
@@ -58,6 +63,7 @@ class LevelSet:
 
     Args:
         crystals: in the table of structures. with_forces: in CHGNet's and SevenNet's files.
+        steps: of relaxations, beside them in the same files.
         verdicts: rows of the comparison.
     """
 
@@ -65,19 +71,19 @@ class LevelSet:
     level: Level
     crystals: int
     with_forces: int
+    steps: int
     verdicts: int
 
     def as_dict(self) -> dict[str, Any]:
         """For levels.json and `--json`."""
-        counts = {"crystals": self.crystals, "with_forces": self.with_forces, "verdicts": self.verdicts}
-        return {"folder": self.folder, **counts, "level": self.level.as_dict()}
+        return {**asdict(self), "level": self.level.as_dict()}
 
 
-def export_dft(folder: Path, out: Path) -> list[LevelSet]:
+def export_dft(folder: Path, out: Path, *, steps: bool = False) -> list[LevelSet]:
     """Write the training sets of all levels of a campaign.
 
     Args:
-        folder: of the campaign.
+        folder: of the campaign. steps: with the steps of the relaxations, where they are at hand.
 
     Raises:
         InputError: no campaign there, or no calculation with a result. StorageError: no room in `out`.
@@ -94,32 +100,50 @@ def export_dft(folder: Path, out: Path) -> list[LevelSet]:
     by_level: dict[str, list[DftResult]] = {}
     for result in results:
         by_level.setdefault(result.level.digest, []).append(result)
-    written = [_write(group, verified, out) for group in by_level.values()]
+    paths = {r.input_digest: _path(folder / FOLDER, r) for r in results} if steps else {}
+    written = [_write(group, verified, paths, out) for group in by_level.values()]
     listed = [found.as_dict() for found in written]
     write_text(out / "levels.json", json.dumps(listed, indent=1) + "\n")
     write_text(out / "README.txt", _README)
     return written
 
 
-def _write(results: Sequence[DftResult], verified: Sequence[Record], out: Path) -> LevelSet:
+def _path(folder: Path, result: DftResult) -> list[Frame]:
+    """The steps of a result's relaxations: here, or where another campaign computed it."""
+    there = Path(result.path)
+    here = relaxation_path(folder / there.name, result.input_digest)
+    return here or relaxation_path(there, result.input_digest)
+
+
+def _write(
+    results: Sequence[DftResult],
+    verified: Sequence[Record],
+    paths: Mapping[str, Sequence[Frame]],
+    out: Path,
+) -> LevelSet:
     level = results[0].level
     name = re.sub(r"[^A-Za-z0-9.+]+", "-", f"{level.functional}-{level.code}-{level.digest[:8]}")
     place = out / name
-    rows = _labelled(level, results)
+    rows = _labelled(level, results, paths)
     write_chgnet(rows, place / CHGNET)
     with_forces = write_sevennet(rows, place / SEVENNET)
     crystals = write_structures(rows, place / STRUCTURES)
     lines = [_line(r) for r in verified if r.verify and r.verify.data["level"]["digest"] == level.digest]
     write_text(place / COMPARED, _csv(lines))
-    return LevelSet(name, level, crystals, with_forces, len(lines))
+    steps = sum(len(row.path) for row in rows if row.whole)
+    return LevelSet(name, level, crystals, with_forces, steps, len(lines))
 
 
-def _labelled(level: Level, results: Sequence[DftResult]) -> list[Labelled]:
+def _labelled(
+    level: Level, results: Sequence[DftResult], paths: Mapping[str, Sequence[Frame]]
+) -> list[Labelled]:
     """The results with names and the numbers of the table; a Materials Project hull is not ours."""
     hull = None
     if level.hull == "own":
         hull = LevelHull(level, [(_name(r), r) for r in results])
-    return [Labelled(_name(r), r, dict(_labels(r, hull))) for r in results]
+    return [
+        Labelled(_name(r), r, dict(_labels(r, hull)), paths.get(r.input_digest, ())) for r in results
+    ]
 
 
 def _name(result: DftResult) -> str:

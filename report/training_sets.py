@@ -16,7 +16,7 @@ import numpy as np
 from ..core.convert import to_atoms, to_structure
 from ..core.errors import StorageError
 from ..core.files import partial_of, write_text
-from ..core.records import DftResult
+from ..core.records import DftResult, Frame
 
 KBAR = 1602.1766208
 """In one eV/angstrom^3."""
@@ -29,16 +29,26 @@ class Labelled:
     Args:
         name: a different one for each crystal of a file.
         labels: further numbers by column, for the table of structures; None: not known.
+        path: steps of its relaxation, for potentials.
     """
 
     name: str
     result: DftResult
     labels: Mapping[str, float | None] = field(default_factory=dict)
+    path: Sequence[Frame] = ()
 
     @property
     def whole(self) -> bool:
         """Whether it has the forces and the stress that potentials are trained on."""
-        return self.result.forces is not None and self.result.stress is not None
+        return bool(self.frames)
+
+    @property
+    def frames(self) -> list[Frame]:
+        """What potentials are trained on: the crystal at rest, then the steps on its way there."""
+        found = self.result
+        if found.forces is None or found.stress is None:
+            return []
+        return [Frame(found.crystal, found.energy, found.forces, found.stress), *self.path]
 
 
 def write_chgnet(rows: Sequence[Labelled], path: Path) -> int:
@@ -46,23 +56,27 @@ def write_chgnet(rows: Sequence[Labelled], path: Path) -> int:
 
     Energies in eV/atom, forces in eV/angstrom; stresses in kbar with VASP's sign, which CHGNet turns
     into GPa with ASE's sign (times -0.1). No magnetic moments of sites. Rows without forces or stress
-    are left out: CHGNet would put another crystal in their place without a word.
+    are left out: CHGNet would put another crystal in their place without a word. The steps of a crystal
+    stand under its name, for CHGNet splits by name: none is tested on what it was trained on.
 
     Raises:
         StorageError: it cannot be written.
     """
-    content = {row.name: {f"{row.name}-0": _for_chgnet(row)} for row in rows if row.whole}
+    content = {
+        row.name: {f"{row.name}-{i}": _for_chgnet(frame) for i, frame in enumerate(row.frames)}
+        for row in rows
+        if row.whole
+    }
     write_text(path, json.dumps(content) + "\n", "the training set")
     return len(content)
 
 
-def _for_chgnet(row: Labelled) -> dict[str, Any]:
-    result = row.result
+def _for_chgnet(frame: Frame) -> dict[str, Any]:
     return {
-        "structure": to_structure(result.crystal).as_dict(),
-        "energy_per_atom": result.energy_per_atom,
-        "force": [list(vector) for vector in result.forces or ()],
-        "stress": (-KBAR * np.array(result.stress)).tolist(),
+        "structure": to_structure(frame.crystal).as_dict(),
+        "energy_per_atom": frame.energy_per_atom,
+        "force": [list(vector) for vector in frame.forces],
+        "stress": (-KBAR * np.array(frame.stress)).tolist(),
         "magmom": None,
     }
 
@@ -71,7 +85,7 @@ def write_sevennet(rows: Sequence[Labelled], path: Path) -> int:
     """Extended XYZ with energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3, ASE's sign).
 
     SevenNet takes such files as `load_trainset_path`. Rows without forces are left out: SevenNet refuses
-    them. Returns how many crystals it holds.
+    them. Returns how many crystals it holds; steps of one crystal bear its name.
 
     Raises:
         StorageError: it cannot be written.
@@ -80,13 +94,14 @@ def write_sevennet(rows: Sequence[Labelled], path: Path) -> int:
     from ase.calculators.singlepoint import SinglePointCalculator
 
     images = []
-    for row in (row for row in rows if row.whole):
-        atoms, result = to_atoms(row.result.crystal), row.result
-        atoms.calc = SinglePointCalculator(
-            atoms, energy=result.energy, forces=np.array(result.forces), stress=_voigt(result)
-        )
-        atoms.info |= {"name": row.name, "dft_level": result.level.digest}
-        images.append(atoms)
+    for row in rows:
+        for frame in row.frames:
+            atoms = to_atoms(frame.crystal)
+            atoms.calc = SinglePointCalculator(
+                atoms, energy=frame.energy, forces=np.array(frame.forces), stress=_voigt(frame)
+            )
+            atoms.info |= {"name": row.name, "dft_level": row.result.level.digest}
+            images.append(atoms)
     partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,14 +111,14 @@ def write_sevennet(rows: Sequence[Labelled], path: Path) -> int:
         partial.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write the training set {path}: {error}") from error
-    return len(images)
+    return sum(row.whole for row in rows)
 
 
-def _voigt(result: DftResult) -> Any:
+def _voigt(frame: Frame) -> Any:
     """(6,) xx, yy, zz, yz, xz, xy: ASE's order."""
     from ase.stress import full_3x3_to_voigt_6_stress
 
-    return full_3x3_to_voigt_6_stress(np.array(result.stress))
+    return full_3x3_to_voigt_6_stress(np.array(frame.stress))
 
 
 def write_structures(rows: Sequence[Labelled], path: Path) -> int:

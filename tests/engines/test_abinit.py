@@ -285,13 +285,19 @@ def run(recipe: AbinitRecipe, start: Crystal, elements: list[str], folder: Path)
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     flow = recipe.flow(start, recipe.level(elements))
     run_locally(flow, store=store, create_folders=True, root_dir=folder, ensure_success=True, log=False)
-    relaxed, static = (
-        recipe.parse(store.get_output(job.uuid, which="last", load=True)) for job, _ in flow.iterflow()
-    )
+    outputs = [store.get_output(job.uuid, which="last", load=True) for job, _ in flow.iterflow()]
+    relaxed, static = map(recipe.parse, outputs)
     assert isinstance(relaxed, Parsed)
     assert isinstance(static, Parsed)
     assert static.energy == pytest.approx(relaxed.energy, abs=0.01 * len(start))
     assert relaxed.steps > 1
+    path = recipe.steps(outputs[0], Path(outputs[0]["dir_name"]))
+    assert len(path) == relaxed.steps
+    assert path[-1].energy == pytest.approx(relaxed.energy, abs=1e-6)
+    np.testing.assert_allclose(path[-1].forces, relaxed.forces, atol=1e-6)
+    np.testing.assert_allclose(path[-1].stress, relaxed.stress, atol=1e-8)
+    np.testing.assert_allclose(path[-1].crystal.lattice, relaxed.crystal.lattice, atol=1e-6)
+    assert path[0].energy > path[-1].energy
     return static
 
 

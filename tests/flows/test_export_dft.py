@@ -19,10 +19,20 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError
 from heliodor.core.ledger import Work
 from heliodor.core.levels import Level
-from heliodor.core.records import Candidate, DftResult, DftTicket, Origin, Outcome, Stage, Status
+from heliodor.core.records import (
+    Candidate,
+    DftResult,
+    DftTicket,
+    Frame,
+    Origin,
+    Outcome,
+    Stage,
+    Status,
+)
 from heliodor.core.settings import load_settings
 from heliodor.engines.dft_results import result_of, result_record, write_result
 from heliodor.engines.finished import finished_results
+from heliodor.flows import export_dft as flow
 from heliodor.flows.build import open_ledger, remember
 from heliodor.flows.export_dft import export_dft
 from heliodor.generators.diffusion.data import packed
@@ -278,3 +288,23 @@ def test_the_command(campaign, tmp_path):
     assert ended.exit_code == 0, ended.output
     assert "4 crystals" in ended.output
     assert PBE.name in ended.output.replace("\n", " ")
+
+
+def test_steps_stand_under_the_name_of_their_crystal(campaign, tmp_path, monkeypatch):
+    step = Frame(rock_salt(4.7), -888.0, ((0, 0, 0.2), (0, 0, -0.2)), OWN.stress)
+    steps = {OWN.input_digest: [step, step], FINER.digest: [step]}
+    monkeypatch.setattr(flow, "relaxation_path", lambda _, digest: steps.get(digest, []))
+    plain = max(export_dft(campaign, tmp_path / "plain"), key=lambda found: found.crystals)
+    assert plain.steps == 0
+    found = max(export_dft(campaign, tmp_path, steps=True), key=lambda found: found.crystals)
+    assert (found.crystals, found.with_forces, found.steps) == (4, 4, 2)
+    name = f"MgO-{OWN.key[:12]}"
+    content = json.loads((tmp_path / found.folder / "chgnet.json").read_text())
+    assert list(content[name]) == [f"{name}-0", f"{name}-1", f"{name}-2"]
+    assert content[name][f"{name}-0"]["energy_per_atom"] == pytest.approx(OWN.energy / 2)
+    assert content[name][f"{name}-1"]["energy_per_atom"] == -444.0
+    assert content[name][f"{name}-1"]["force"][0] == [0, 0, 0.2]
+    images = ase.io.read(tmp_path / found.folder / "sevennet.extxyz", ":")
+    assert [image.info["name"] for image in images].count(name) == 3
+    assert len(images) == 6
+    assert len(pd.read_parquet(tmp_path / found.folder / "structures.parquet")) == 4

@@ -267,14 +267,16 @@ def hull(
     ] = None,
     chemsys: Chemsys = None,
     reference: Annotated[str, typer.Option(help="embedded, mp, or a file.")] = "embedded",
+    thermo_type: Annotated[
+        ThermoTypeName, typer.Option(help="Of mp: whose energies, PBE with PBE+U, or r2SCAN.")
+    ] = ThermoTypeName.GGA,
     as_json: Json = False,
 ) -> None:
     """Energy above hull of compositions; or, with --chemsys, the stable phases of a system."""
     from .flows.hull import hull_rows, show_rows
 
-    show_rows(
-        hull_rows(items or [], chemsys, reference), as_json=as_json, console=_console(stderr=False)
-    )
+    rows = hull_rows(items or [], chemsys, reference, thermo_type.value)
+    show_rows(rows, as_json=as_json, console=_console(stderr=False))
 
 
 # --- references and the machine ------------------------------------------------------------------

@@ -17,6 +17,8 @@ from .single import open_reference
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..core.choices.references import ThermoType
+
 
 _HEADINGS = {
     "formula": "formula",
@@ -29,7 +31,9 @@ _HEADINGS = {
 }
 
 
-def hull_rows(items: Sequence[str], system: str | None, reference: str) -> list[dict[str, Any]]:
+def hull_rows(
+    items: Sequence[str], system: str | None, reference: str, thermo_type: ThermoType = "GGA_GGA+U"
+) -> list[dict[str, Any]]:
     """Rows for `heliodor hull`: the stable phases of a system, or the given compositions' distances."""
     queries = [query for item in items for query in _queries(item)]
     if not queries and system is None:
@@ -37,7 +41,7 @@ def hull_rows(items: Sequence[str], system: str | None, reference: str) -> list[
     elements = {s for pairs, _ in queries for s, _ in pairs} | set(
         parse_elements(system) if system else ()
     )
-    known = open_reference(reference, tuple(sorted(elements)))
+    known = open_reference(reference, tuple(sorted(elements)), thermo_type)
     if not queries:
         return _stable_phases(known, tuple(sorted(elements)))
     from pymatgen.core import Composition
@@ -60,6 +64,7 @@ def hull_rows(items: Sequence[str], system: str | None, reference: str) -> list[
                 "decomposition_energy": distance,
                 "decomposition": " + ".join(f"{x:.3f} {f} ({m})" for f, m, x in products),
                 "reference": known.info.name,
+                "hull": known.info.hull,
             }
         )
     return rows
@@ -83,6 +88,7 @@ def _stable_phases(known: Reference, elements: tuple[str, ...]) -> list[dict[str
                     "spacegroup": phase.spacegroup,
                     "formation_energy_per_atom": energy,
                     "reference": known.info.name,
+                    "hull": known.info.hull,
                 }
             )
     pure = {phase.composition[0][0] for phase in phases if len(phase.composition) == 1}
@@ -93,6 +99,7 @@ def _stable_phases(known: Reference, elements: tuple[str, ...]) -> list[dict[str
             "spacegroup": None,
             "formation_energy_per_atom": 0.0,
             "reference": known.info.name,
+            "hull": known.info.hull,
         }
         for symbol in elements
         if ATOMIC_NUMBERS[symbol] not in pure
@@ -161,4 +168,5 @@ def show_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, console: Console
         cells = (row[name] for name in shown)
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v or "") for v in cells))
     console.print(table)
-    console.print(f"eV/atom; reference: {rows[0]['reference']}", style="dim", highlight=False)
+    about = f"eV/atom; reference: {rows[0]['reference']}, hull {rows[0]['hull']}"
+    console.print(about, style="dim", highlight=False)

@@ -20,8 +20,8 @@ def build_scorers(rules: Review, reference: Reference) -> tuple[Scorer, ...]:
         from ..validators.analogue import Analogue
         from ..validators.change import Change
         from ..validators.chemistry import Chemistry
-        from ..validators.distances import Distances
-        from ..validators.nearest import Surveyed
+        from ..validators.distances import Distances, DistancesBySystem
+        from ..validators.nearest import Surveyed, SurveyedBySystem
         from ..validators.reference_embedded import EmbeddedReference
         from ..validators.structure import Structure
         from ..validators.supply import Supply
@@ -30,6 +30,8 @@ def build_scorers(rules: Review, reference: Reference) -> tuple[Scorer, ...]:
         found += [Change()]
         if isinstance(reference, Surveyed):
             found += [Distances(reference.known)]
+        elif isinstance(reference, SurveyedBySystem):
+            found += [DistancesBySystem(reference.known_in)]
         found += [Structure(), Chemistry(), Supply(), Analogue(lambda: EmbeddedReference().known)]
         found += [Synthesizability(Path(rules.synthesis_model) if rules.synthesis_model else None)]
     return tuple(found)

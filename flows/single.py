@@ -19,6 +19,8 @@ from .build import build_generator, build_reference, build_relaxer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..core.choices.references import ThermoType
+
 
 @contextmanager
 def progress(console: Console, label: str, total: int | None) -> Iterator[Callable[[], None]]:
@@ -117,15 +119,26 @@ def _files_campaign(paths: Sequence[Path], relaxer: dict[str, Any]) -> Campaign:
     )
 
 
-def open_reference(name: str, elements: tuple[str, ...]) -> Reference:
-    """A reference by its name on the command line: embedded, mp, or a file."""
+def open_reference(
+    name: str, elements: tuple[str, ...], thermo_type: ThermoType = "GGA_GGA+U"
+) -> Reference:
+    """A reference by its name on the command line: embedded, mp, or a file.
+
+    Raises:
+        InputError: it has no hull of this thermo type, or cannot be opened.
+    """
     from ..core.choices.references import EmbeddedChoice, FileChoice, MpChoice
 
     choice: EmbeddedChoice | MpChoice | FileChoice
+    if thermo_type != "GGA_GGA+U" and name != "mp":
+        raise InputError(
+            f"thermo type: got {thermo_type} for the reference {name}, which has one hull only",
+            hint="--reference mp has both",
+        )
     if name == "embedded":
         choice = EmbeddedChoice(kind="embedded")
     elif name == "mp":
-        choice = MpChoice(kind="mp")
+        choice = MpChoice(kind="mp", thermo_type=thermo_type)
     else:
         choice = FileChoice(kind="file", path=name)
     return build_reference(choice, elements, MatcherSettings(), load_settings())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from ..core.columns import Column, Value
 from ..core.crystal import Crystal
+from ..core.errors import ReferenceUnavailableError
 from ..core.records import Judged
 from .nearest import KnownPhases, NearestPhases
 from .occupation import ANGLE_TOLERANCE, SYMPREC, Occupation, occupation
@@ -20,6 +22,7 @@ MAGPIE_DISTANCE = "magpie_distance"
 
 _PAPER = "Negishi et al., arXiv:2510.12405 (2025)"
 _AT_HAND = 4096
+_SYSTEMS = 256  # chemical systems at hand
 _MOST = 50  # polymorphs whose symmetry is looked at for one crystal
 
 
@@ -91,6 +94,46 @@ class Distances:
     def _occupation_of_row(self, row: int) -> Occupation | None:
         crystal = self._known.crystal(row)
         return None if crystal is None else occupation(crystal)
+
+
+class DistancesBySystem:
+    """Distances to the nearest known phases of a crystal's own elements: upper bounds of `Distances`.
+
+    For a reference that has the chemical systems of the crystals only. So the result for a crystal does
+    not depend on what else was asked for.
+
+    Args:
+        known_in: phases of a chemical system and its subsystems.
+    """
+
+    name = "distances"
+
+    def __init__(self, known_in: Callable[[tuple[str, ...]], KnownPhases]) -> None:
+        self._known_in = known_in
+        self._of_system = lru_cache(_SYSTEMS)(self._of)
+        self.columns = tuple(map(_within_system, _columns(AMD_DISTANCE, scaled=False)))
+
+    def score(self, batch: Sequence[Judged]) -> list[Mapping[str, Value]]:
+        """See `Scorer`."""
+        return [self._score(item.crystal) for item in batch]
+
+    def _score(self, crystal: Crystal) -> Mapping[str, Value]:
+        try:
+            distances = self._of_system(tuple(sorted(crystal.elements)))
+        except ReferenceUnavailableError as error:  # the crystal's verdict says so
+            _log.debug("no distances of %s: %s", crystal.formula, error)
+            return {}
+        return distances.of(crystal)
+
+    def _of(self, elements: tuple[str, ...]) -> Distances:
+        return Distances(self._known_in(elements))
+
+
+def _within_system(column: Column) -> Column:
+    if column.name.startswith("d_"):
+        return column  # only phases of the crystal's own composition matter
+    where = "among phases of the crystal's own elements only; to all known phases it may be shorter"
+    return replace(column, limits="; ".join(filter(None, (where, column.limits))))
 
 
 def _columns(amd_column: str, *, scaled: bool) -> tuple[Column, ...]:

@@ -7,7 +7,7 @@ novelty metrics for generative modeling of inorganic crystals", arXiv:2510.12405
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -73,6 +73,19 @@ class Surveyed(Protocol):
     @property
     def known(self) -> KnownPhases:
         """They."""
+        ...
+
+
+@runtime_checkable
+class SurveyedBySystem(Protocol):
+    """A reference that has the phases of the chemical systems that were asked for, and no others."""
+
+    def known_in(self, elements: Iterable[str]) -> KnownPhases:
+        """The phases of a chemical system and its subsystems.
+
+        Raises:
+            ReferenceUnavailableError: they cannot be had; says why.
+        """
         ...
 
 

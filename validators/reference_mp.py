@@ -18,6 +18,7 @@ from .mp_supply import MAX_ELEMENTS, MpSupply
 from .novelty import StructureNovelty
 from .snapshots import ATTRIBUTION, Snapshot, System
 from .store_build import open_store
+from .system_phases import SystemPhases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -143,6 +144,15 @@ class MpOnDemand:
             ReferenceUnavailableError: the chemical system cannot be had; says why.
         """
         return self._part(frozenset(SYMBOLS[z] for z, _ in composition)).like(composition)
+
+    def known_in(self, elements: Iterable[str]) -> SystemPhases:
+        """The phases of a chemical system and its subsystems, whatever else came with them.
+
+        Raises:
+            ReferenceUnavailableError: the system cannot be had; says why.
+        """
+        system = frozenset(elements)
+        return SystemPhases(self._part(system).known, system)
 
     def match(self, batch: Sequence[Crystal]) -> list[Verdict]:
         """Novelty by structure: one verdict per crystal; none where its system cannot be had."""

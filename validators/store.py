@@ -142,9 +142,17 @@ class PhaseStore:
         Raises:
             InputError: a symbol is no element, or there is none.
         """
+        return tuple(self.phase(row) for row in self.rows_within(elements))
+
+    def rows_within(self, elements: Iterable[str]) -> list[int]:
+        """Rows of phases whose elements are a subset of `elements`, system by system.
+
+        Raises:
+            InputError: a symbol is no element, or there is none.
+        """
         space = element_mask(ATOMIC_NUMBERS[s] for s in parse_elements(elements))
         inside = np.flatnonzero(((self._arrays["systems"] & ~space) == 0).all(axis=1))
-        return tuple(self.phase(r) for system in inside.tolist() for r in self._rows_of_system(system))
+        return [row for system in inside.tolist() for row in self._rows_of_system(system)]
 
     def _rows_of_system(self, system: int) -> list[int]:
         begin, end = self._span("system", system)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 from pymatgen.io.cif import CifWriter
@@ -38,6 +40,10 @@ def test_screen_fetches_what_the_input_needs_and_goes_on_offline(
     table = pd.read_parquet(tmp_path / "out" / "crystals.parquet").set_index("formula")
     assert table["novel"].to_dict() == {"NaCl": False, "Li2O": False, "LiCl": True}
     assert len(mp_server.layer.searches()) == 1
+    assert table["nearest_by_structure"].to_dict() == {"NaCl": "mp-22862", "Li2O": "mp-1960"} | {
+        "LiCl": table["nearest_by_structure"]["LiCl"]  # an element's
+    }
+    assert table["amd_distance"][["NaCl", "Li2O"]].max() < 1e-3
 
     asked = len(mp_server.layer.asked)
     offline = heliodor(*command, "again")
@@ -52,3 +58,15 @@ def test_screen_fetches_what_the_input_needs_and_goes_on_offline(
     stable = heliodor("hull", "--chemsys", "Fe-Li-O", "--reference", "mp", "--json")
     assert stable.returncode == 0, stable.stderr
     assert "LiFeO2" in stable.stdout
+    r2scan = ("hull", "--chemsys", "Li-O", "--reference", "mp", "--thermo-type", "R2SCAN", "--json")
+    own = heliodor(*r2scan, **online)
+    assert own.returncode == 0, own.stderr
+    phases = {row["formula"]: row for row in json.loads(own.stdout)}
+    assert set(phases) == {"Li", "O2", "Li2O"}
+    # By hand: a cell of Li2O against two of Li and half of O2, eV/atom.
+    expected = (-18.20 + 2 * 2.35 + 12.1 / 2) / 3
+    assert phases["Li2O"]["formation_energy_per_atom"] == pytest.approx(expected)
+    assert phases["Li2O"]["hull"] == "R2SCAN"
+    refused = heliodor("hull", "--chemsys", "Li-O", "--thermo-type", "R2SCAN")
+    assert refused.returncode == 2
+    assert "--reference mp" in refused.stderr

@@ -19,10 +19,12 @@ from heliodor.core.crystal import Crystal
 from heliodor.core.elements import chemsys
 from heliodor.core.errors import MissingError, ReferenceUnavailableError, StorageError
 from heliodor.core.protocols import Reference
-from heliodor.core.records import Failure, Reason, Relaxed
+from heliodor.core.records import Failure, Judged, Reason, Relaxed
 from heliodor.testing import check_reference
+from heliodor.validators.distances import Distances, DistancesBySystem
 from heliodor.validators.mp_client import Document, MpClient
 from heliodor.validators.mp_supply import MpSupply, groups
+from heliodor.validators.nearest import SurveyedBySystem
 from heliodor.validators.reference_mp import MpOnDemand, materials_project
 from heliodor.validators.snapshots import find_snapshots, subsystems
 from heliodor.validators.stability import Stability
@@ -209,6 +211,31 @@ def test_more_than_nine_elements_and_none_are_served_on_demand(server, tmp_path)
     assert len(server.asked) == 1
     with pytest.raises(ReferenceUnavailableError, match="10 elements"):
         known.entries(many)
+
+
+def test_distances_on_demand_do_not_depend_on_what_else_was_fetched(server, tmp_path):
+    server.entries.append(entry("mp-23193", rock_salt(19, 17, 6.3), -7.1))
+    server.entries += [entry("mp-58", Crystal(4.6 * np.eye(3), [[0, 0, 0]], [19]), -1.0)]
+    server.entries += [entry("mp-59", Crystal(4.0 * np.eye(3), [[0, 0, 0]], [17]), -1.8)]
+    crystals = [rock_salt(12, 8, 4.2), MG, rock_salt(19, 17, 6.2)]
+    batch = [Judged(c.digest, c, None, None) for c in crystals]
+    together = reference(server, tmp_path / "together", ())
+    assert isinstance(together, SurveyedBySystem)
+    together.match(crystals)  # one query: one file with all of them
+    scorer = DistancesBySystem(together.known_in)
+    found = scorer.score(batch)
+    for crystal, row in zip(crystals, found, strict=True):
+        alone = reference(server, tmp_path / crystal.chemsys, crystal.elements)
+        assert row == Distances(alone.known).of(crystal)
+        assert row.keys() == {column.name for column in scorer.columns}
+    assert [row["nearest_by_structure"] for row in found] == ["mp-1265", "mp-153", "mp-23193"]
+    assert [row["d_wyckoff"] for row in found] == [0, 0, 0]
+    assert found[0]["amd_distance"] > found[1]["amd_distance"] == pytest.approx(0, abs=1e-6)
+    beyond = rock_salt(11, 17, 5.7)  # the server does not have it
+    assert scorer.score([Judged(beyond.digest, beyond, None, None)]) == [{}]
+    limits = {column.name: column.limits for column in scorer.columns}
+    assert "own elements only" in limits["amd_distance"]
+    assert "own elements only" not in limits["d_wyckoff"]
 
 
 def test_on_demand_keeps_to_its_version(server, tmp_path):

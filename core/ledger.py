@@ -12,20 +12,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from . import schema as t
+from .attempts import candidates_of, failed_since, outcomes_of, standing
 from .campaign import Campaign
 from .database import Database
 from .errors import InputError
 from .owner import new_owner, surely_dead
 from .records import Candidate, Failure, Outcome, Reason, Stage, Status
-from .rows import (
-    candidate_row,
-    changed,
-    chunks,
-    outcome_row,
-    provenance_row,
-    to_candidate,
-    to_outcome,
-)
+from .rows import candidate_row, changed, chunks, outcome_row, provenance_row
 
 
 @dataclass(frozen=True)
@@ -203,8 +196,9 @@ class Ledger:
                 elif ordered and waits_for == "work":
                     break  # an earlier slot is still on its way
             claimed = self._lease(connection, stage, [slot for slot, _ in free])
-            candidates = self._candidates(connection, claimed)
-            previous = {o.slot: o for o in self._outcomes(connection, before, claimed)}
+            candidates = candidates_of(connection, self.campaign_id, claimed)
+            found = outcomes_of(connection, self.campaign_id, before, claimed, standing())
+            previous = {o.slot: o for o in found}
         return [Work(slot, candidates[slot], previous[slot], attempt) for slot, attempt in free]
 
     def unfinished(self, slots: range, last: Stage) -> int:
@@ -310,18 +304,17 @@ class Ledger:
     def candidates(self, slots: Sequence[int]) -> dict[int, Candidate]:
         """The candidates at these slots."""
         with self.database.read() as connection:
-            return self._candidates(connection, slots)
+            return candidates_of(connection, self.campaign_id, slots)
 
     def outcomes(self, stage: Stage, slots: Sequence[int] | range | None = None) -> list[Outcome]:
         """What stands of each slot at a stage, by rising slot: a failure where there is nothing else."""
         with self.database.read() as connection:
-            return self._outcomes(connection, stage, slots)
+            return outcomes_of(connection, self.campaign_id, stage, slots, standing())
 
     def failed_since(self, stage: Stage, slots: Sequence[int] | range | None = None) -> list[Outcome]:
         """The last attempt of each slot that failed after what stands, by rising slot."""
-        since = self._last_attempt() & ~self._standing()
         with self.database.read() as connection:
-            return self._outcomes(connection, stage, slots, since)
+            return outcomes_of(connection, self.campaign_id, stage, slots, failed_since())
 
     def judged(self, stage: Stage, slots: range) -> list[int]:
         """The slots that have an outcome at a stage."""
@@ -340,10 +333,9 @@ class Ledger:
 
     def counts(self) -> dict[tuple[Stage, Status, Reason | None], int]:
         """How many slots ended at each stage in each way (by what stands, as in `outcomes`)."""
-        standing = self._standing()
         query = (
             sa.select(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason, sa.func.count())
-            .where(t.outcome.c.campaign_id == self.campaign_id, standing)
+            .where(t.outcome.c.campaign_id == self.campaign_id, standing())
             .group_by(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason)
         )
         with self.database.read() as connection:
@@ -400,56 +392,6 @@ class Ledger:
             )
         return int(row.id)
 
-    def _candidates(self, connection: Connection, slots: Sequence[int]) -> dict[int, Candidate]:
-        found: dict[int, Candidate] = {}
-        for chunk in chunks(slots):
-            query = sa.select(t.candidate).where(
-                t.candidate.c.campaign_id == self.campaign_id, t.candidate.c.slot.in_(chunk)
-            )
-            for row in connection.execute(query):
-                found[row.slot] = to_candidate(row)
-        return found
-
-    def _outcomes(
-        self,
-        connection: Connection,
-        stage: Stage,
-        slots: Sequence[int] | range | None,
-        which: sa.ColumnElement[bool] | None = None,
-    ) -> list[Outcome]:
-        query = (
-            sa.select(t.outcome)
-            .where(
-                t.outcome.c.campaign_id == self.campaign_id,
-                t.outcome.c.stage == stage,
-                self._standing() if which is None else which,
-            )
-            .order_by(t.outcome.c.slot)
-        )
-        if slots is None:
-            return [to_outcome(row) for row in connection.execute(query)]
-        if isinstance(slots, range):
-            query = query.where(t.outcome.c.slot.between(slots.start, slots.stop - 1))
-            return [to_outcome(row) for row in connection.execute(query)]
-        return [
-            to_outcome(row)
-            for chunk in chunks(sorted(slots))
-            for row in connection.execute(query.where(t.outcome.c.slot.in_(chunk)))
-        ]
-
-    @staticmethod
-    def _last_attempt() -> sa.ColumnElement[bool]:
-        other = t.outcome.alias("other")
-        return ~_another(other, other.c.attempt > t.outcome.c.attempt)
-
-    @staticmethod
-    def _standing() -> sa.ColumnElement[bool]:
-        """The last attempt that did not fail; where all did, the last."""
-        other = t.outcome.alias("other")
-        failed, other_failed = (o.c.status == Status.FAILED for o in (t.outcome, other))
-        later = other.c.attempt > t.outcome.c.attempt
-        return ~_another(other, (failed & ~other_failed) | (later & (failed | ~other_failed)))
-
     def _dialect_insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         return postgresql.insert(table) if self.database.is_postgresql else sqlite.insert(table)
 
@@ -466,13 +408,3 @@ class Ledger:
         keys = conflict or [column.name for column in table.primary_key]
         statement = self._dialect_insert(table).on_conflict_do_nothing(index_elements=keys)
         connection.execute(statement, [dict(row) for row in rows])
-
-
-def _another(other: sa.FromClause, condition: sa.ColumnElement[bool]) -> sa.Exists:
-    """Whether the same slot has another outcome at the stage that meets a condition."""
-    return sa.exists().where(
-        other.c.campaign_id == t.outcome.c.campaign_id,
-        other.c.stage == t.outcome.c.stage,
-        other.c.slot == t.outcome.c.slot,
-        condition,
-    )

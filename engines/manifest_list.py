@@ -36,7 +36,10 @@ One calculation, here or in a job of a cluster's queue (it needs the program and
   python -m heliodor.engines.calculate FOLDER
 
 It writes result.json or failure.json into the folder; jobs.sqlite holds the jobs' documents. Run again,
-it goes on where it stopped. `heliodor verify` runs all that are left and judges the crystals.
+it goes on where it stopped. `heliodor verify` runs all that are left and judges the crystals; where they
+run elsewhere (`run: false`), it judges those whose folders have come back. Folders in which VASP ran by
+hand, anywhere below them, are read as well: vasprun.xml, OUTCAR and CONTCAR are needed. For a maker with
+a static calculation at its end, that is the one whose energy counts (NSW = 0).
 
 With jobflow alone, on a machine with atomate2 and the program (for VASP: a licence, PMG_VASP_PSP_DIR in
 ~/.config/.pmgrc.yaml and VASP_CMD in ~/.atomate2.yaml):

@@ -120,30 +120,39 @@ def schema() -> None:
 def run(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of ledger, report and inputs. [runs/NAME]")
+        Path | None,
+        typer.Option("--out", help="Folder of ledger, report and inputs. [HELIODOR_RUNS/NAME]"),
     ] = None,
     retry_failed: Annotated[
         int, typer.Option("--attempts", min=1, help="Try what failed again, up to so many times.")
     ] = 1,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="End after so many rounds. [when the budget is spent]")
+    ] = None,
+    alone: Annotated[
+        bool,
+        typer.Option("--alone", help="Refuse a campaign that is being run; else the work is shared."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a campaign to its budget, or go on with one that was stopped."""
     from .core.campaign import load_campaign
+    from .core.settings import load_settings
     from .flows.terminal import conduct, prepare_prefect
     from .flows.totals import show_summary
 
     prepare_prefect(verbose=_state["debug"])
     loaded = load_campaign(campaign)
-    folder = out or Path("runs") / loaded.name
+    folder = out or load_settings().runs / loaded.name
     resume = shlex.join(["heliodor", "run", str(campaign), *(["--out", str(out)] if out else [])])
 
     def body() -> dict[str, Any]:
         from .flows.discover import discover
 
-        result: dict[str, Any] = discover(str(campaign), str(folder), retry_failed)
-        return result
+        result: Any = discover(loaded, str(folder.absolute()), rounds, retry_failed)
+        return dict(result)
 
-    summary = conduct(loaded, folder, resume, body)
+    summary = conduct(loaded, folder, resume, body, alone=alone)
     show_summary(summary, folder, as_json=as_json)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -82,7 +81,7 @@ def screen(
     from .flows.screen import screen as flow
 
     options = ScreenOptions(
-        potentials,
+        cast("Any", potentials),  # `_potentials` has checked the names
         reference,
         energies.value,
         protocol.value,
@@ -92,8 +91,8 @@ def screen(
     names = [str(path) for path in paths]
 
     def body() -> dict[str, Any]:
-        result: dict[str, Any] = flow(names, str(out), asdict(options))
-        return result
+        result: Any = flow(names, str(out.absolute()), options)
+        return dict(result)
 
     summary = conduct(screening(names, options), out, _resume(names, out, options), body)
     show_summary(summary, out, as_json=as_json)

@@ -16,9 +16,11 @@ from .attempts import candidates_of, failed_since, outcomes_of, standing
 from .campaign import Campaign
 from .database import Database
 from .errors import InputError
-from .owner import new_owner, surely_dead
+from .owner import new_owner, same_process, surely_dead
 from .records import Candidate, Failure, Outcome, Reason, Stage, Status
 from .rows import candidate_row, changed, chunks, outcome_row, provenance_row
+
+_PRESENCE = "run"  # in place of a stage: whoever holds such a lease works on the campaign
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,22 @@ class Ledger:
                             t.lease.c.slot.in_(chunk),
                         )
                     )
+
+    def enter(self, *, alone: bool = False) -> set[str]:
+        """Be seen at work on the campaign until `release`, or `lease_seconds` after the last `renew`.
+
+        Args:
+            alone: only if no other process is.
+
+        Returns:
+            The owners who are; see `active_owners`.
+        """
+        with self.database.write() as connection:
+            self._lock(connection)
+            others = self._others(connection)
+            if not (alone and others):
+                self._lease(connection, _PRESENCE, [int(self.owner.rsplit("|", 1)[1], 16)])
+            return others
 
     def renew(self) -> None:
         """Extend all leases of this owner; call it more often than `lease_seconds`."""
@@ -275,7 +293,7 @@ class Ledger:
             )
         )
 
-    def _lease(self, connection: Connection, stage: Stage, slots: Sequence[int]) -> list[int]:
+    def _lease(self, connection: Connection, stage: str, slots: Sequence[int]) -> list[int]:
         if not slots:
             return []
         expires = self.database.now(connection) + self.lease_seconds
@@ -352,15 +370,18 @@ class Ledger:
             return {row.id: json.loads(row.record) for row in connection.execute(query)}
 
     def active_owners(self) -> set[str]:
-        """Owners of live leases of this campaign, this one left out."""
+        """Who works on this campaign: owners of live leases, those of this process left out."""
         with self.database.read() as connection:
-            now = self.database.now(connection)
-            owners = connection.scalars(
-                sa.select(t.lease.c.owner)
-                .where(t.lease.c.campaign_id == self.campaign_id, t.lease.c.expires_at > now)
-                .distinct()
-            )
-            return {o for o in owners if o != self.owner and not surely_dead(o)}
+            return self._others(connection)
+
+    def _others(self, connection: Connection) -> set[str]:
+        now = self.database.now(connection)
+        owners = connection.scalars(
+            sa.select(t.lease.c.owner)
+            .where(t.lease.c.campaign_id == self.campaign_id, t.lease.c.expires_at > now)
+            .distinct()
+        )
+        return {o for o in owners if not same_process(o, self.owner) and not surely_dead(o)}
 
     # --- rows ------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def new_owner() -> str:
 
     started = psutil.Process().create_time()
     return f"{_place()}|{os.getpid()}|{started:.2f}|{uuid.uuid4().hex[:8]}"
+
+
+def same_process(one: str, other: str) -> bool:
+    """Whether two owners are of one process."""
+    return one.rsplit("|", 1)[0] == other.rsplit("|", 1)[0]
+
+
+def in_words(owner: str) -> str:
+    """Where an owner is, and since when."""
+    place, pid, started, _ = owner.split("|")
+    since = datetime.fromtimestamp(float(started), UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{place.split('/')[0]}, process {pid}, since {since}"
 
 
 def surely_dead(owner: str) -> bool:

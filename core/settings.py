@@ -35,6 +35,10 @@ class Settings(BaseSettings):
         ),
         description="Folder of snapshots and other things that can be made again.",
     )
+    runs: Path = Field(
+        default=Path("runs"),
+        description="Folder of the campaigns' folders; a relative one begins where the program starts.",
+    )
     mp_api_key: SecretStr | None = Field(
         default=None, description="Materials Project key; MP_API_KEY is read too."
     )

@@ -6,54 +6,68 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from prefect import flow
+from prefect import State, flow
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from ..core.campaign import Campaign, parse_campaign
+from ..core.choices.relaxers import PotentialName
 from ..core.errors import InputError
 from ..generators.files import FilesGenerator
 from .discover import conduct
+from .parameters import absolute, campaign_folder, checked, run_name
 from .protocols import Protocol, relaxer_settings, screen_settings
 
 
 @dataclass(frozen=True)
 class ScreenOptions:
-    """How to judge.
+    """How to judge."""
 
-    Args:
-        potentials: names; the first relaxes ("none": crystals as they are), further ones give second
-            opinions. reference: "embedded", "mp" or a file of phases.
-        energies: "own": the reference's energies are computed with the potential.
-        protocol: whose settings and counting rules. disorder: what becomes of partly occupied sites.
-        scores: the columns beside the verdicts.
-    """
+    potentials: Annotated[
+        tuple[PotentialName | Literal["none"], ...],
+        Field(description="The first relaxes, others give second opinions; none: crystals as they are."),
+    ] = ("chgnet",)
+    reference: Annotated[
+        str, Field(description="embedded, mp, or a file of structures with energies.")
+    ] = "embedded"
+    energies: Annotated[
+        Literal["reference", "own"],
+        Field(description="own: energies of the known phases by the potential itself, not from DFT."),
+    ] = "reference"
+    protocol: Annotated[Protocol, Field(description="Whose settings and counting rules.")] = "heliodor"
+    disorder: Annotated[
+        Literal["reject", "order"],
+        Field(description="Partly occupied sites: reject the crystal, or order it."),
+    ] = "reject"
+    scores: Annotated[bool, Field(description="The columns beside the verdicts.")] = True
 
-    potentials: tuple[str, ...] = ("chgnet",)
-    reference: str = "embedded"
-    energies: Literal["reference", "own"] = "reference"
-    protocol: Protocol = "heliodor"
-    disorder: Literal["reject", "order"] = "reject"
-    scores: bool = True
+
+_DEFAULT = ScreenOptions()
 
 
 @flow(
     name="screen",
-    flow_run_name="{folder}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=6),  # type: ignore[arg-type]
     persist_result=False,
-    validate_parameters=False,
+    validate_parameters=False,  # `checked` does, and says what it found
 )
-def screen(paths: list[str], folder: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Judge every crystal in `paths`; results in `folder`: crystals.parquet, summary.json, report.
+@checked
+def screen(
+    paths: list[str], folder: str | None = None, options: ScreenOptions = _DEFAULT
+) -> State[dict[str, Any]]:
+    """Judge crystals from anywhere: crystals.parquet, summary.json and a report.
 
     Args:
-        paths: files, folders or zip archives of crystals.
-        folder: where the results go; running it again with the same input goes on.
-        options: fields of `ScreenOptions`.
+        paths: Files, folders or zip archives of crystals, on the machine that runs it.
+        folder: Where the results go; the same input into the same folder goes on. Empty: a folder in
+            HELIODOR_RUNS of the machine that runs it; a relative path begins there, too.
+        options: How to judge.
     """
-    return conduct(screening(paths, ScreenOptions(**(options or {}))), Path(folder))
+    campaign = screening([str(absolute("paths", path)) for path in paths], options)
+    return conduct(campaign, campaign_folder(folder, campaign.name))
 
 
 def screening(paths: list[str], options: ScreenOptions) -> Campaign:
@@ -69,6 +83,8 @@ def screening(paths: list[str], options: ScreenOptions) -> Campaign:
             raise InputError(
                 f"the name of {path!r} is no UTF-8 text", hint="rename it, or give its folder"
             )
+    if "none" in options.potentials and len(options.potentials) > 1:
+        raise InputError("potentials: none judges crystals as they are, and goes with no other")
     reference, content = _reference(options)
     inputs = FilesGenerator(absolute).provenance
     whole = json.dumps([absolute, inputs, asdict(options), reference, content])

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..core.campaign import Campaign
-from ..core.errors import MissingError, missing_extra
+from ..core.errors import InputError, MissingError, missing_extra
+from ..core.owner import in_words
 from ..core.settings import load_settings
 from .stopping import stop_on_signals
 
@@ -28,19 +29,35 @@ def prepare_prefect(*, verbose: bool) -> None:
 
 
 def conduct(
-    campaign: Campaign, folder: Path, resume: str, body: Callable[[], dict[str, Any]]
+    campaign: Campaign,
+    folder: Path,
+    resume: str,
+    body: Callable[[], dict[str, Any]],
+    *,
+    alone: bool = False,
 ) -> dict[str, Any]:
-    """Check everything, then run the flow with the live funnel; Ctrl-C and SIGTERM stop it cleanly."""
+    """Check everything, then run the flow with the live funnel; Ctrl-C and SIGTERM stop it cleanly.
+
+    Args:
+        alone: refuse a campaign that another process works on, instead of sharing the work.
+    """
     from .assemble import assemble
-    from .build import open_ledger, remember
+    from .build import open_ledger
     from .progress import live
 
     console = Console(stderr=True)
     settings = load_settings()
     assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
-    remember(campaign, folder)
     console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
     ledger = open_ledger(campaign, folder, settings)
+    if others := ledger.enter(alone=alone):
+        where = "; ".join(sorted(map(in_words, others)))
+        if alone:
+            raise InputError(
+                f"campaign '{campaign.name}' is being run: {where}",
+                hint="stop it there, or share the work: leave --alone out",
+            )
+        console.print(f"sharing the work with: {where}", highlight=False, markup=False)
     budget = 0 if campaign.generator.kind == "files" else campaign.budget.candidates
     try:
         # Signals are heeded from here on: starting Prefect's server takes a while.
@@ -61,3 +78,5 @@ def conduct(
             soft_wrap=True,
         )
         raise
+    finally:
+        ledger.release()

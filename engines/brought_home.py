@@ -12,8 +12,8 @@ from pathlib import Path
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
 from ..core.levels import Level
+from ..core.lock import is_worked_in
 from ..core.records import DftResult, DftTicket, Failure, Reason
-from .calculate import is_running
 from .calculation_folder import manifest_of
 from .dft_results import crystal_of, read_result, write_result
 from .recipe import FolderReader, Parsed, Recipe
@@ -28,7 +28,7 @@ def brought_home(ticket: DftTicket, recipe: Recipe) -> DftResult | Failure | Non
     folder = Path(ticket.path)
     ended = read_result(folder, ticket.input_digest)
     record = manifest_of(folder)
-    if isinstance(ended, DftResult) or record is None or is_running(folder):
+    if isinstance(ended, DftResult) or record is None or is_worked_in(folder):
         return ended
     found = recipe.parse_folder(folder) if isinstance(recipe, FolderReader) else None
     if found is None:

@@ -8,7 +8,6 @@ folder's job store. Whoever comes while it runs is told so.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import logging
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import HeliodorError, InputError
 from ..core.files import write_text
 from ..core.levels import Level
+from ..core.lock import working_in
 from ..core.records import DftResult, Failure, Reason
 from .calculation_folder import complete
 from .dft_results import crystal_of, read_result, write_failure, write_result
@@ -37,35 +37,7 @@ logger = logging.getLogger("heliodor.engines")
 
 STORE = "jobs.sqlite"
 _PROGRESS = "progress.json"
-_LOCK = ".running"
-
-
-class BusyError(HeliodorError):
-    """Another process is running this calculation."""
-
-
-@contextmanager
-def running(folder: Path) -> Iterator[None]:
-    """Hold a calculation; the lock goes with the process, however it ends.
-
-    Raises:
-        BusyError: another process holds it.
-    """
-    with (folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BusyError(f"{folder} is being computed by another process") from error
-        yield
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process is at it now."""
-    try:
-        with running(folder):
-            return False
-    except BusyError:
-        return True
+_PATIENCE = 2.0  # seconds for a folder that is held: somebody may only be looking whether it is
 
 
 def calculate(folder: Path, attempts: int = 3) -> DftResult | Failure:
@@ -86,7 +58,7 @@ def calculate(folder: Path, attempts: int = 3) -> DftResult | Failure:
             f"{folder} holds no calculation, or its files were changed",
             hint="prepare it again: it is moved aside and made anew",
         )
-    with running(folder):
+    with working_in(folder, _PATIENCE):
         ended = read_result(folder, record["input_digest"])
         return ended if ended is not None else _Run(folder, record).to_its_end(attempts)
 

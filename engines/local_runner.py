@@ -11,8 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ..core.lock import is_worked_in
 from ..core.records import DftResult, DftTicket, Failure, Reason
-from .calculate import is_running
 from .dft_results import read_result, write_failure
 
 _POLL = 0.2  # seconds: far below the time of a calculation
@@ -40,7 +40,7 @@ def run_here(
                 return ended
             if process is not None and process.poll() is not None:
                 return _died(ticket, folder, process.returncode)
-            if process is None and not is_running(folder):
+            if process is None and not is_worked_in(folder):
                 process = _start(folder, attempts)
             if time.monotonic() > deadline:
                 detail = f"stopped after {time_limit:g} seconds (dft.time_limit)"

@@ -29,7 +29,9 @@ GPU_PAIRS = 50_000  # in one evaluation, at first: about 1000 atoms
 
 def main(arguments: list[str]) -> None:
     """Say hello (number of GPUs), load, say ready, then work until the other end hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then hangs up
+    # Ctrl-C, and what a batch system sends to all of a job, are for the parent, which then hangs up.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.WARNING)  # to standard error
     fd, name, device, text = arguments

@@ -11,16 +11,15 @@ from ..core.campaign import Campaign, parse_campaign
 from ..core.choices import dft, generators, references, relaxers
 from ..core.choices.section import PluginChoice
 from ..core.crystal import Crystal
-from ..core.database import Database
 from ..core.errors import HeliodorError, InputError
 from ..core.files import write_text
-from ..core.ledger import Ledger
 from ..core.protocols import DftEngine, Generator, Reference, Relaxer
 from ..core.records import Candidate, Conditions, Failure, Stage
 from ..core.settings import Settings
-from ..validators.matching import MatcherSettings
 
 if TYPE_CHECKING:
+    from ..core.ledger import Ledger
+    from ..validators.matching import MatcherSettings
     from ..validators.mp_supply import MpSupply
 
 PLUGIN_GROUP = "heliodor.plugins"
@@ -226,6 +225,9 @@ def ledger_url(folder: Path, settings: Settings) -> str:
 
 def open_ledger(campaign: Campaign, folder: Path, settings: Settings, *, create: bool = True) -> Ledger:
     """The campaign's ledger."""
+    from ..core.database import Database
+    from ..core.ledger import Ledger  # not above: a job on a node builds rooms, and needs no database
+
     database = Database(ledger_url(folder, settings), create=create)
     return Ledger(database, campaign, stages_of(campaign), settings.lease_seconds)
 

@@ -11,11 +11,13 @@ export OMP_NUM_THREADS ?= 1
 campaign: $(VENV)/.campaign
 	$(BIN)/heliodor run examples/quickstart.yaml --out runs/quickstart
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+# What pytest is to run; all of it: make test SELECT=
+SELECT ?= -m "not slow"
+test: $(VENV)/.test $(VENV)/.kernels
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(SELECT)
 
-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --durations=25
+slow:
+	$(MAKE) test SELECT="-m slow --durations=25"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -35,6 +37,11 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e ".[all,dev]"
 	touch $@ $(VENV)/.campaign
+
+# The matcher's kernels, compiled once: else each of the tests' processes would.
+$(VENV)/.kernels: $(wildcard validators/kernels/*.py) | $(VENV)/.test
+	$(BIN)/python -c "import heliodor.validators.kernels.batch"
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info

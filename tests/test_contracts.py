@@ -30,9 +30,14 @@ from heliodor.validators.uniqueness import Uniqueness
 from heliodor.validators.validity import Validity
 
 CRYSTALS = [rock_salt(), rock_salt(4.81, 20, 8), rock_salt(5.64, 11, 17), rock_salt(4.3)]
+GENERATORS = [
+    DiffusionGenerator,
+    SubstitutionGenerator,
+    pytest.param(RandomGenerator, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("generator", [DiffusionGenerator, SubstitutionGenerator, RandomGenerator])
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("subsystems", [False, True])
 def test_generators(generator, subsystems):
     conditions = Conditions(elements=("Mg", "O", "Ti"), require_all=not subsystems, max_atoms=12)
@@ -59,7 +64,10 @@ def test_ordered_validators():
 
 @pytest.mark.parametrize(
     ("relaxer", "choice"),
-    [(ChgnetRelaxer, ChgnetChoice(kind="chgnet")), (SevennetRelaxer, SevennetChoice(kind="sevennet"))],
+    [
+        (ChgnetRelaxer, ChgnetChoice(kind="chgnet")),
+        pytest.param(SevennetRelaxer, SevennetChoice(kind="sevennet"), marks=pytest.mark.slow),
+    ],
 )
 def test_relaxers(relaxer, choice):
     made = relaxer(choice, workers=2)

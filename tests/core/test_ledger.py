@@ -184,16 +184,18 @@ def test_failed_work_is_tried_again_only_when_asked(ledger_url):
     assert ledger.counts()[Stage.RELAX, Status.PASSED, None] == 2
 
 
-def test_leases_lapse_and_are_renewed(ledger_url):
-    ledger = open_ledger(ledger_url, lease_seconds=0.3)
-    other = open_ledger(ledger_url, lease_seconds=0.3)
+def test_leases_lapse_and_are_renewed(ledger_url, monkeypatch):
+    later, now = 0, Database.now
+    monkeypatch.setattr(Database, "now", lambda *of: now(*of) + later)
+    ledger = open_ledger(ledger_url, lease_seconds=600)
+    other = open_ledger(ledger_url, lease_seconds=600)
     slots = fill(ledger, 2)
     assert len(ledger.claim(Stage.SCREEN, slots, 9)) == 2
-    time.sleep(0.2)
+    later = 400
     ledger.renew()
-    time.sleep(0.2)
+    later = 800
     assert other.claim(Stage.SCREEN, slots, 9) == []
-    time.sleep(0.2)
+    later = 1200
     assert len(other.claim(Stage.SCREEN, slots, 9)) == 2
 
 

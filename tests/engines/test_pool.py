@@ -103,7 +103,7 @@ def release(machine, n=1):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -129,7 +129,7 @@ def test_a_worker_is_refilled_as_crystals_finish(play, newest_first):
         release(machine)
         wait_for(lambda done=done: len(sent(machine)) == 4 + done)
     release(machine, 4)
-    thread.join(5)
+    thread.join(60)
     assert sent(machine) == keys
     assert max(machine.held) == 4
     assert {r.key for r in found} == set(keys)
@@ -151,7 +151,7 @@ def test_a_worker_that_learned_its_memory_takes_more(play):
     release(machine, 6)
     wait_for(lambda: len([1 for what, _ in machine.log if what == "out"]) == 7)
     release(machine, 2)
-    thread.join(5)
+    thread.join(60)
     assert max(machine.held) == 6
     assert len(sent(machine)) == 9
 
@@ -179,7 +179,7 @@ def test_memory_over_the_limit_ends_the_worker_not_the_batch(play):
     thread.start()
     wait_for(lambda: len(machine.devices) == 2)  # replaced
     release(machine, 3)
-    thread.join(5)
+    thread.join(60)
     assert len(results) == 3
     assert all(isinstance(r, Evaluated) for r in results)
 
@@ -207,7 +207,7 @@ def test_two_calls_take_turns(play):
         wait_for(lambda: len(machine.log) >= 2)
     release(machine, 30)
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     last_short = max(
         i for i, key in enumerate(sent(machine)) if key in {o.crystal.digest for o in short}
     )
@@ -230,5 +230,5 @@ def test_closing_while_a_worker_holds_many_raises_there(play):
     thread.start()
     wait_for(lambda: len(machine.log) == 4)
     pool.close()
-    thread.join(5)
+    thread.join(60)
     assert caught == ["the relaxer was closed while it was working"]

@@ -155,11 +155,11 @@ def test_sigterm_saves(tmp_path, console):
         stdout=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (out / "log.csv").exists():
         time.sleep(0.1)
     child.send_signal(signal.SIGTERM)
-    text, _ = child.communicate(timeout=60)
+    text, _ = child.communicate(timeout=240)
     assert child.returncode == 130, text
     assert "nothing is lost. Go on with: RESUME" in text
     options = replace(QUICK, minutes=5, judge_every=9, judge_samples=200)

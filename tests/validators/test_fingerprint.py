@@ -185,10 +185,10 @@ def test_packing_keeps_half_a_step(crystal):
     ],
 )
 def test_absurd_cells_are_refused_in_bounded_time(lattice, words):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=words):
         amd(Crystal(np.array(lattice, float), np.zeros((1, 3)), np.array([6])))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_needles_and_slabs_are_computed():

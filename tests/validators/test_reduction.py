@@ -115,19 +115,19 @@ GRID = np.stack(np.meshgrid(*[np.arange(8) / 8] * 3, indexing="ij"), axis=-1).re
 )
 def test_many_like_atoms_take_bounded_time(length, sites):
     """pymatgen takes up to minutes for these."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         reduced = prepare(Crystal(length * np.eye(3), sites, np.full(len(sites), 6)))
         assert len(reduced) in (1, len(sites))
     except ValueError as error:
         assert "too many" in str(error)
-    assert time.perf_counter() - start < 10  # 1 s on an idle core
+    assert time.process_time() - start < 10  # 1 s on an idle core
 
 
 def test_needles_are_compared_in_bounded_time():
     rng = np.random.default_rng(1)
     for ratio in (100, 400):
-        start = time.perf_counter()
+        start = time.process_time()
         a, b = (
             prepare(Crystal(np.diag([1.0, 1.2, ratio]), rng.random((4, 3)), np.array([6, 6, 7, 7])))
             for _ in range(2)
@@ -136,7 +136,7 @@ def test_needles_are_compared_in_bounded_time():
             assert Matcher().matches(a, b) in (True, False)
         except ValueError as error:
             assert "too thin" in str(error)
-        assert time.perf_counter() - start < 10
+        assert time.process_time() - start < 10
 
 
 def test_left_handed_cells_reduce_like_their_right_handed_twins():

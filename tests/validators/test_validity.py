@@ -97,11 +97,11 @@ def test_numbers_must_be_finite(value):
     ],
 )
 def test_cells(lattice, reason):
-    start = time.perf_counter()
+    start = time.process_time()
     verdict = one(Crystal(np.array(lattice, float), np.zeros((1, 3)), np.array([79])))
     assert verdict.reason is reason
     assert verdict.passed is (reason is None)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     if reason:
         assert "expected" in verdict.detail
 
@@ -168,11 +168,11 @@ def test_number_of_atoms_is_looked_at_first():
     rng = np.random.default_rng(0)
     for lattice in (np.eye(3) * 50, np.diag([1e-3, 1e4, 1e4])):
         big = Crystal(lattice, rng.random((10_000, 3)), np.full(10_000, 14))
-        start = time.perf_counter()
+        start = time.process_time()
         assert one(big).reason is Reason.TOO_MANY_ATOMS
         verdict = one(big, max_atoms=10_000)
         assert verdict.reason in {Reason.DISTANCE, Reason.CELL}
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
     assert one(ROCKSALT, Conditions(max_atoms=7)).reason is Reason.TOO_MANY_ATOMS
     assert one(ROCKSALT, max_atoms=7).detail == "8 atoms, at most 7"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from threading import Event
@@ -26,6 +26,9 @@ from .recipe import Inputs, Recipe
 
 logger = logging.getLogger("heliodor.engines")
 
+Runner = Callable[[DftTicket, Event], DftResult | Failure | None]
+"""Brings a prepared calculation to its end somewhere; None where the event was set before."""
+
 _FLOW = "flow.json"
 _PACKAGES = ("heliodor", "atomate2", "jobflow", "pymatgen")
 
@@ -37,12 +40,21 @@ class FlowEngine:
         recipe: the code and its settings.
         run: how calculations are run: time limit, attempts; larger cells are refused.
         shared: a folder of results of all campaigns, by the digest of their inputs.
+        elsewhere: who runs them in place of this machine.
     """
 
-    def __init__(self, recipe: Recipe, run: DftRun | None = None, shared: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: DftRun | None = None,
+        shared: Path | None = None,
+        elsewhere: Runner | None = None,
+    ) -> None:
         self.recipe = recipe
         self.name = recipe.name
+        self.remote = elsewhere is not None  # this machine spends nothing on it
         self._settings = run or DftRun()
+        self._elsewhere = elsewhere
         self._shared = shared
         self._levels: dict[tuple[str, ...], Level] = {}
 
@@ -97,10 +109,12 @@ class FlowEngine:
         """
         if self._shared and (known := read_shared(self._shared, ticket.key, ticket.input_digest)):
             return known
-        if self._settings.run:
-            ended = run_here(ticket, self._settings.attempts, self._settings.time_limit, stop)
-        else:
+        if not self._settings.run:
             ended = brought_home(ticket, self.recipe)
+        elif self._elsewhere is not None:
+            ended = self._elsewhere(ticket, stop)
+        else:
+            ended = run_here(ticket, self._settings.attempts, self._settings.time_limit, stop)
         if self._shared and isinstance(ended, DftResult):
             write_shared(self._shared, ended)
         return ended

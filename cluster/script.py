@@ -13,20 +13,21 @@ from .scheduler import Job
 from .settings import Resources
 
 TASKS = "tasks"  # one line a task: name, folder, command, quoted for the shell
-OUTPUT = "slurm-%a.out"  # what a task says before it is in its folder, and Slurm's own last words
+OUTPUT = "%A_%a.out"  # what a task says before it is in its folder, and Slurm's own last words
 _NOTICE = 120  # seconds before the walltime at which a job is told
 _WORD = re.compile(r"[\w.,:@+=/-]+")
 _LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]+")
 
 # Lines of the list are written by `task_list`, so that `eval` meets only what was quoted there. The
 # positional parameters are emptied before the site's lines: a sourced file would take them for its own.
+# $SLURM_JOB_ID of an array's last task is the whole array's, so a task goes by index.
 _BODY = """\
 line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {tasks}) && eval "set -- $line" && [ $# -gt 2 ] || exit 74
-spent=$PWD/$SLURM_ARRAY_TASK_ID.seconds
+job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+spent=$PWD/$job.seconds
 cd -- "$2" || exit 74
 exec >>job.log 2>&1
 start=${{SLURM_RESTART_COUNT:-0}}
-job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 echo "-- $(date -u +%FT%TZ) $1 is job $job, start $start, on $(hostname)"
 shift 2
 command=("$@")
@@ -40,10 +41,10 @@ program=$!
 while wait "$program"; code=$?; kill -0 "$program" 2>/dev/null; do :; done  # a trap ends `wait` early
 wait "$program" 2>/dev/null; last=$?
 [ $last = 127 ] || code=$last
-trap '' USR1 TERM
-if [ $code = 75 ] && [ "$start" -lt {restarts} ] && scontrol requeue "$SLURM_JOB_ID"; then
+trap - USR1 TERM
+if [ $code = 75 ] && [ "$start" -lt {restarts} ] && scontrol requeue "$job"; then
     echo $SECONDS >>"$spent"
-    sleep 60  # Slurm ends this script
+    exec sleep 60  # which Slurm ends
 fi
 exit $code
 """
@@ -93,7 +94,7 @@ def script(resources: Resources, *, restarts: int = 10) -> str:
     A task's output goes to `job.log` in its own folder. SIGUSR1 (before the walltime) and SIGTERM are
     handed to the program. Where it exits 75, stopped with work left, the job goes back into the queue
     (Slurm starts it again two minutes later at the earliest), and what it used so far is kept in
-    `<index>.seconds`; after `restarts` starts, or where the site forbids it, 75 is the job's exit code.
+    `<id>.seconds`; after `restarts` starts, or where the site forbids it, 75 is the job's exit code.
     A program that runs on until the walltime is killed by Slurm.
 
     Args:

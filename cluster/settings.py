@@ -41,7 +41,9 @@ class Resources(Section):
         default=None, description="What to put before the command, such as apptainer exec --nv h.sif."
     )
     python: str | None = Field(
-        default=None, description="Python on the node; empty: the one that submits, by its full path."
+        default=None,
+        description="Python on the node; empty: python3 in a container, else the one that submits, by"
+        " its full path.",
     )
 
     @field_validator("time")

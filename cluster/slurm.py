@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from ..core.files import write_text
 from .scheduler import Job, JobState, Phase
 from .script import OUTPUT, TASKS, names_in, script, task_list
 from .settings import Resources
-from .slurm_states import Row, seconds_of, state_of, status_of
+from .slurm_states import Row, killed, seconds_of, state_of, status_of
 
 PREFIX = "heliodor-"
 _TIMEOUT = 120  # seconds; the programs themselves try again for about a minute
@@ -65,7 +66,7 @@ class _Seen:
 class Slurm:
     """Slurm (20.11 or later), by its programs. A `Scheduler`.
 
-    Jobs go in as arrays, a single one too. An array lives in `arrays/<name>/` beside the folders of its
+    Jobs go in as arrays, a single one too. An array lives in `.arrays/<name>/` beside the folders of its
     jobs: the list of its tasks, written before `sbatch`, and named by the digest of that list. The array
     bears the same name and works in that folder. So Slurm alone tells which jobs are in flight, to
     whoever asks and can read the folder, also where the one who submitted was killed the moment after.
@@ -111,7 +112,7 @@ class Slurm:
     def _submit_array(self, jobs: Sequence[Job], resources: Resources) -> dict[str, str]:
         tasks = task_list(jobs, resources)
         name = PREFIX + hashlib.sha256(tasks.encode()).hexdigest()[:24]
-        folder = jobs[0].folder.parent / "arrays" / name
+        folder = jobs[0].folder.parent / ".arrays" / name
         write_text(folder / TASKS, tasks, "the list of jobs")
         own = [f"--array=0-{len(jobs) - 1}", f"--job-name={name}", f"--chdir={folder}"]
         # On the command line, where no directive of the user's overrides them.
@@ -134,7 +135,7 @@ class Slurm:
             if not seen.name.startswith(PREFIX) or seen.folder.name != seen.name:
                 continue
             if seen.folder not in lists:
-                lists[seen.folder] = _names(seen.folder)
+                lists[seen.folder] = names_in(_read(seen.folder / TASKS))
             index = seen.id.partition("_")[2]
             if index.isdigit() and int(index) < len(lists[seen.folder]):
                 name = lists[seen.folder][int(index)]
@@ -147,14 +148,14 @@ class Slurm:
         if not ids:
             return {}
         arrays = sorted({job.partition("_")[0] for job in ids})
-        rows = {
-            seen.id: replace(seen.row, seconds=seen.row.seconds + _spent(seen))
-            for seen in self._queue(["--states=all", f"--jobs={','.join(arrays)}"])
-        }
-        if gone := [job for job in ids if job not in rows]:
-            rows |= self._accounted(gone)
+        rows = {seen.id: seen for seen in self._queue(["--states=all", f"--jobs={','.join(arrays)}"])}
+        # Of tasks that were cancelled one by one before they started, only the array's own row is left.
+        seen = {job: rows.get(job) or rows.get(job.partition("_")[0]) for job in ids}
+        states = {job: _state(row) for job, row in seen.items() if row is not None}
+        if gone := [job for job in ids if job not in states]:
+            states |= {job: state_of(row) for job, row in self._accounted(gone).items()}
         lost = JobState(Phase.LOST, detail="Slurm does not know it any more")
-        return {job: state_of(rows[job]) if job in rows else lost for job in ids}
+        return {job: states.get(job, lost) for job in ids}
 
     def cancel(self, ids: Sequence[str]) -> None:
         """End jobs by scancel."""
@@ -225,18 +226,19 @@ def _seen(line: str) -> _Seen:
     return _Seen(job, row, int(restarts) if restarts.isdigit() else 0, name, Path(folder.rstrip()))
 
 
-def _names(folder: Path) -> list[str]:
+def _state(seen: _Seen) -> JobState:
+    """With what the files beside the list of the array add: earlier starts, and Slurm's last words."""
+    row, words = seen.row, ""
+    if seen.restarts:
+        starts = _read(seen.folder / f"{seen.id}.seconds").split()
+        row = replace(row, seconds=row.seconds + sum(float(text) for text in starts))
+    if killed(row.status) is signal.SIGKILL:
+        words = _read(seen.folder / f"{seen.id}.out")
+    return state_of(row, words)
+
+
+def _read(path: Path) -> str:
     try:
-        return names_in((folder / TASKS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-
-
-def _spent(seen: _Seen) -> float:
-    """Seconds of the starts before this one, as far as the script could tell."""
-    if not seen.restarts:
-        return 0.0
-    path = seen.folder / f"{seen.id.partition('_')[2]}.seconds"
-    with suppress(OSError, ValueError):
-        return sum(float(line) for line in path.read_text(encoding="utf-8").split())
-    return 0.0
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from .scheduler import End, JobState, Phase
 
 _TIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+_MEMORY = re.compile(r"exceeded memory limit|oom.?kill|out of memory", re.IGNORECASE)
 _WAITS = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _ENDS = {
     "COMPLETED": (End.COMPLETED, "completed"),
     "FAILED": (End.FAILED, "failed"),
     "TIMEOUT": (End.WALLTIME, "its walltime was used up"),
     "DEADLINE": (End.WALLTIME, "its deadline passed"),
-    "OUT_OF_MEMORY": (End.OUT_OF_MEMORY, "it used more memory than it had asked for"),
+    "OUT_OF_MEMORY": (End.OUT_OF_MEMORY, "out of memory: it used more than it had asked for"),
     "NODE_FAIL": (End.NODE_FAILURE, "its node failed"),
     "BOOT_FAIL": (End.NODE_FAILURE, "its node did not boot"),
     "PREEMPTED": (End.PREEMPTED, "preempted by a job of higher priority"),
@@ -55,18 +56,20 @@ def status_of(text: str) -> int:
     return (int(code) << 8 | int(number or 0)) if code.isdigit() else 0
 
 
-def _exit_words(status: int) -> str:
+def killed(status: int) -> signal.Signals | None:
+    """The signal that ended a program, by wait(2) or by a shell; None: it ended by itself."""
     code, number = status >> 8, status & 0x7F
-    if code > 128:  # a shell's word for a signal
-        number = code - 128
-    if number in set(signal.Signals):
-        name = signal.Signals(number).name
-        return f"killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
-    return f"exit code {code}"
+    number = code - 128 if code > 128 else number
+    return signal.Signals(number) if number in set(signal.Signals) else None
 
 
-def state_of(row: Row) -> JobState:
-    """The state of a job. What Slurm calls by a word that is not known here counts as running."""
+def state_of(row: Row, last_words: str = "") -> JobState:
+    """The state of a job. What Slurm calls by a word that is not known here counts as running.
+
+    Args:
+        last_words: what Slurm wrote into the job's output when it ended it. Where memory is watched
+            without cgroups, only they tell that it ran out.
+    """
     word, _, by = row.state.partition(" ")  # "CANCELLED by 1000"
     where = f" on {row.node}" if row.node and row.node != "None assigned" else ""
     said = f" ({row.reason})" if row.reason and row.reason != "None" else ""
@@ -75,11 +78,12 @@ def state_of(row: Row) -> JobState:
     if word not in _ENDS:
         return JobState(Phase.RUNNING, detail=f"{word.lower()}{where}", seconds=row.seconds)
     end, text = _ENDS[word]
-    if end is End.FAILED:
-        text = _exit_words(row.status)
-        said = "" if row.reason == "NonZeroExitCode" else said
-    if end is End.COMPLETED:
+    if end is End.FAILED and _MEMORY.search(last_words):
+        end, text = _ENDS["OUT_OF_MEMORY"]
+    elif end is End.FAILED and row.status:
+        by_signal = killed(row.status)
+        text = f"killed by {by_signal.name}" if by_signal else f"exit code {row.status >> 8}"
+        said = ", as when memory runs out" if by_signal is signal.SIGKILL else ""
+    if end in (End.COMPLETED, End.OUT_OF_MEMORY, End.WALLTIME):
         said = ""
-    if by:
-        text = f"{text} {by}"
-    return JobState(Phase.ENDED, end, f"{text}{where}{said}", row.seconds)
+    return JobState(Phase.ENDED, end, f"{text} {by}".rstrip() + where + said, row.seconds)

@@ -189,3 +189,26 @@ def mp_server(mp_served: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Si
     mp_served.layer.reset()
     monkeypatch.setenv("MP_API_ENDPOINT", mp_served.address)
     return mp_served
+
+
+@pytest.fixture(scope="session")
+def slurm_servers() -> Any:
+    """The class `SlurmServer` of `slurm_server.py`."""
+    module = runpy.run_path(str(Path(__file__).with_name("slurm_server.py")))
+    if reason := module["why_not"]():
+        pytest.skip(reason)
+    return module["SlurmServer"]
+
+
+@pytest.fixture(scope="session")
+def slurm_server(slurm_servers: Any) -> Iterator[Any]:
+    """A Slurm of our own, for the whole session."""
+    with slurm_servers() as server:
+        yield server
+
+
+@pytest.fixture
+def slurm(slurm_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """That Slurm, and its programs sent there."""
+    monkeypatch.setenv("SLURM_CONF", slurm_server.environment["SLURM_CONF"])
+    return slurm_server

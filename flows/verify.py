@@ -20,6 +20,7 @@ from ..tasks.verify import (
     calculator,
     competing,
     compute,
+    dft_reference,
     distinct,
     on_reference_hull,
     record_verdict,
@@ -46,6 +47,8 @@ def verify_plans(
     waiting = distinct(plans)
     calculator(context).write_manifest(waiting, context.folder / _FOLDER)
     n_all = len(waiting)
+    cluster = context.cluster
+    width = cluster.in_flight if cluster is not None and cluster.dft is not None else context.workers
     ended: dict[str, DftResult | Failure] = {}
     running: dict[str, PrefectFuture[DftResult | Failure | None]] = {}
     done: deque[PrefectFuture[DftResult | Failure | None]] = deque()
@@ -60,7 +63,7 @@ def verify_plans(
         if context.stop.is_set() or not (running or waiting):
             return outcomes
         for ticket in waiting:
-            if len(running) < context.workers and ticket.input_digest not in running:
+            if len(running) < width and ticket.input_digest not in running:
                 future = compute.submit(context, ticket)
                 running[ticket.input_digest] = future
                 # By its thread: a future's `state` would ask the server at each look.
@@ -89,7 +92,8 @@ def make_plans(context: Context, work: Sequence[Work]) -> list[Plan]:
         # No need to compute what a crystal competes with where the crystal itself cannot be computed, or
         # where the reference has it.
         phases = [] if isinstance(ticket, Failure) else competing(hull, crystal)
-        if phases and on_reference_hull(calculator(context).level(crystal.elements), context.reference):
+        level = calculator(context).level(crystal.elements) if phases else None
+        if level and on_reference_hull(level, dft_reference(context)):
             phases = []
         competitors = tuple(_competitor(context, known, f, m, crystal) for f, m in phases)
         plans.append(Plan(item, crystal, hull, ticket, competitors))

@@ -1,9 +1,10 @@
 """Last stage: the calculations of the selected crystals and of the phases they compete with, and what
 they say.
 
-VASP's energies with the Materials Project's settings go on its hull, with the MP2020 corrections. All
-others are judged on a hull of their own level of theory: the elements and the phases that the
-decomposition names are computed at the same level, once for all crystals that need them.
+VASP's energies with the Materials Project's settings go on its hull: PBE with the MP2020 corrections,
+r2SCAN as they are, where that hull is the reference (`thermo_type: R2SCAN`). All others are judged on a
+hull of their own level of theory: the elements and the phases that the decomposition names are computed
+at the same level, once for all crystals that need them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from ..core.records import DftResult, DftTicket, Failure, HullPoint, Outcome, Re
 from ..validators.change import Change
 from ..validators.hull import ELEMENT_ID
 from ..validators.level_hull import LevelHull
-from ..validators.reference_hull import on_reference
+from ..validators.reference_hull import KnowsElements, on_reference
+from ..validators.self_consistent import SelfConsistentReference
 from .context import Context, failed
 from .spending import DFT_JOBS, spent_up
 
@@ -156,7 +158,7 @@ def record_verdict(context: Context, plan: Plan, ended: Ended) -> Outcome:
     Calculations that ran elsewhere are looked at again and again: what failed as before is not news.
     """
     threshold = context.campaign.select.max_energy_above_hull
-    outcome = verdict(plan, ended, context.reference, threshold)
+    outcome = verdict(plan, ended, dft_reference(context), threshold)
     ledger, slots = context.ledger, [outcome.slot]
     before = ledger.failed_since(Stage.VERIFY, slots) or ledger.outcomes(Stage.VERIFY, slots)
     if before and not context.campaign.runs_dft and _says_the_same(before[-1], outcome):
@@ -213,13 +215,27 @@ def word_for(energy_above_hull: float, threshold: float) -> str:
 
 def on_reference_hull(level: Level, reference: Reference) -> bool:
     """Whether energies of that level may stand beside the reference's, once they are corrected."""
-    return level.hull == reference.info.hull == "GGA_GGA+U"
+    return level.hull != "own" and level.hull == reference.info.hull
+
+
+def dft_reference(context: Context) -> Reference:
+    """The campaign's; the Materials Project with its own energies where a potential's replace them.
+
+    Not so a file, which need not have energies.
+    """
+    reference = context.reference
+    if isinstance(reference, SelfConsistentReference) and isinstance(reference.base, KnowsElements):
+        return reference.base
+    return reference
 
 
 def _on_the_reference(own: DftResult, reference: Reference) -> HullPoint | Failure:
     from ..engines.vasp_entries import computed_entry, corrected
 
-    entry = corrected(computed_entry(own))
+    raw = computed_entry(own)
+    if own.level.hull == "R2SCAN":  # its entries carry no corrections
+        return on_reference(reference, own, raw.energy, uncertain=False)
+    entry = corrected(raw)
     if isinstance(entry, Failure):
         return entry
     uncertain = bool(entry.data["correction_uncertain"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ..core.elements import SYMBOLS, chemsys, parse_elements
+from ..core.elements import ATOMIC_NUMBERS, SYMBOLS, chemsys, parse_elements
 from ..core.errors import ReferenceUnavailableError
 from ..core.protocols import Phase, ReferenceInfo
 from ..core.records import Reason, Verdict
@@ -68,6 +68,11 @@ class MpReference:
                 outside, hint="name all elements of the campaign when the reference is made"
             )
         return self.known.entries(wanted)
+
+    def element_energies(self, elements: Iterable[str]) -> dict[int, float]:
+        """See `reference_hull.KnowsElements`."""
+        there = self.snapshot.elements
+        return {ATOMIC_NUMBERS[symbol]: there[symbol] for symbol in elements if symbol in there}
 
     def like(self, composition: Composition) -> Sequence[Phase]:
         """Phases of that reduced composition."""
@@ -136,6 +141,11 @@ class MpOnDemand:
         """
         system = frozenset(parse_elements(elements))
         return self._part(system).entries(system)
+
+    def element_energies(self, elements: Iterable[str]) -> dict[int, float]:
+        """See `reference_hull.KnowsElements`."""
+        system = frozenset(elements)
+        return self._part(system).element_energies(system)
 
     def like(self, composition: Composition) -> Sequence[Phase]:
         """Phases of that reduced composition.

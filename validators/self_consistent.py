@@ -65,6 +65,11 @@ class SelfConsistentReference:
         self._own: dict[Composition, tuple[Phase, ...]] = {}
 
     @property
+    def base(self) -> Reference:
+        """The known phases with the energies of their source."""
+        return self._base
+
+    @property
     def info(self) -> ReferenceInfo:
         """The base's, with whose energies these are; the counts are of what was asked for so far."""
         about = self._base.info

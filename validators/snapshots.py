@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from .entries import elemental_minima, formation_from_elements
 from .tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ..core.choices.references import ThermoType
@@ -41,6 +41,8 @@ class Snapshot:
     Args:
         systems: chemical systems whose phases are all there, those of their subsystems too.
         date: when it was fetched, ISO 8601.
+        elements: energy of each element's lowest entry, eV/atom, that the formation energies are taken
+            against; empty in snapshots of earlier versions of Heliodor.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Snapshot:
     database_version: str
     thermo_type: str
     date: str
+    elements: Mapping[str, float] = field(default_factory=dict)
 
     def covers(self, system: Iterable[str]) -> bool:
         """Whether all phases of a chemical system are there."""
@@ -99,6 +102,7 @@ def _describe(path: Path) -> Snapshot | None:
             str(about["database_version"]),
             str(about["thermo_type"]),
             str(about["date"]),
+            about.get("element_energies", {}),
         )
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         log.warning("%s is no snapshot of the Materials Project and is ignored: %s", path, error)
@@ -120,19 +124,22 @@ def write_snapshot(
     Raises:
         ReferenceUnavailableError: no entry is an ordered structure. StorageError: the disk refuses.
     """
-    phases, left_out = _phases(documents)
+    elements = elemental_minima(entry for document in documents for entry in document.entries)
+    phases, left_out = _phases(documents, elements)
     if not phases:
         raise ReferenceUnavailableError("the Materials Project returned no ordered structures")
     date = datetime.now(UTC).isoformat()
+    named = sorted(sorted(system) for system in systems)
     about = {
-        "systems": sorted(sorted(system) for system in systems),
+        "systems": named,
         "database_version": version,
         "date": date,
         "thermo_type": thermo_type,
+        "element_energies": elements,
     }
     metadata = {"heliodor": json.dumps(about), "attribution": ATTRIBUTION, "left_out": left_out}
     stamp = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
-    first = "-".join(about["systems"][0])
+    first = "-".join(named[0])
     name = first if len(systems) == 1 else f"{first}_and_{len(systems) - 1}"
     path = folder / (re.sub(r"[^\w.+-]", "", f"{name}_{thermo_type}_{version}_{stamp}") + ".parquet")
     part = folder / f".{path.name}.{os.getpid()}.part"
@@ -146,7 +153,7 @@ def write_snapshot(
             f"{folder}: the snapshot cannot be written ({error.strerror})",
             hint="free some space, or set HELIODOR_CACHE to another folder",
         ) from error
-    return Snapshot(path, tuple(map(frozenset, about["systems"])), version, thermo_type, date)
+    return Snapshot(path, tuple(map(frozenset, named)), version, thermo_type, date, elements)
 
 
 def lacking_elements(systems: Iterable[System], documents: Iterable[Document]) -> set[str]:
@@ -155,7 +162,7 @@ def lacking_elements(systems: Iterable[System], documents: Iterable[Document]) -
     return {element for system in systems for element in system} - set(there)
 
 
-def _phases(documents: Iterable[Document]) -> tuple[list[Phase], str]:
+def _phases(documents: Iterable[Document], references: Mapping[str, float]) -> tuple[list[Phase], str]:
     """Phases by rising (id, energy), and a note on what was left out.
 
     Formation energies are those of a phase diagram of the entries: corrected energies against the
@@ -163,7 +170,6 @@ def _phases(documents: Iterable[Document]) -> tuple[list[Phase], str]:
     """
     named = [(d.material_id, entry) for d in documents for entry in d.entries]
     named.sort(key=lambda pair: (pair[0], pair[1].energy_per_atom))
-    references = elemental_minima(entry for _, entry in named)
     phases: list[Phase] = []
     unusable = 0
     for name, entry in named:

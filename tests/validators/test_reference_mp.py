@@ -6,6 +6,7 @@ and the server's own code see `test_mp_server.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,14 +18,16 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry, ManualEner
 from heliodor.core.convert import to_structure
 from heliodor.core.crystal import Crystal
 from heliodor.core.elements import chemsys
-from heliodor.core.errors import MissingError, ReferenceUnavailableError, StorageError
+from heliodor.core.errors import InputError, MissingError, ReferenceUnavailableError, StorageError
+from heliodor.core.levels import Level
 from heliodor.core.protocols import Reference
-from heliodor.core.records import Failure, Judged, Reason, Relaxed
+from heliodor.core.records import DftResult, Failure, HullPoint, Judged, Reason, Relaxed
 from heliodor.testing import check_reference
 from heliodor.validators.distances import Distances, DistancesBySystem
 from heliodor.validators.mp_client import Document, MpClient
 from heliodor.validators.mp_supply import MpSupply, groups
 from heliodor.validators.nearest import SurveyedBySystem
+from heliodor.validators.reference_hull import KnowsElements, on_reference
 from heliodor.validators.reference_mp import MpOnDemand, materials_project
 from heliodor.validators.snapshots import find_snapshots, subsystems
 from heliodor.validators.stability import Stability
@@ -236,6 +239,35 @@ def test_distances_on_demand_do_not_depend_on_what_else_was_fetched(server, tmp_
     limits = {column.name: column.limits for column in scorer.columns}
     assert "own elements only" in limits["amd_distance"]
     assert "own elements only" not in limits["d_wyckoff"]
+
+
+def test_r2scan_results_stand_on_the_r2scan_hull_only(server, tmp_path):
+    level = Level.of("vasp", "r2SCAN", "R2SCAN", {})
+    result = DftResult("k", "d", level, rock_salt(12, 8, 4.3), -13.0, 0.0, 0.0, converged=True, steps=1)
+    gga = reference(server, tmp_path, ["Mg", "O"])
+    with pytest.raises(InputError, match="is a hull of GGA_GGA"):
+        on_reference(gga, result, result.energy, uncertain=False)
+    entries = {e.data["material_id"]: e.energy_per_atom for e in ENTRIES}
+    formation = (-13.0 - entries["mp-153"] - entries["mp-12957"]) / 2
+    known = {p.material_id: p.formation_energy_per_atom for p in gga.entries("Mg-O")}["mp-1265"]
+    for elements in (["Mg", "O"], []):  # one snapshot; on demand
+        r2scan = reference(server, tmp_path, elements, thermo_type="R2SCAN")
+        assert isinstance(r2scan, KnowsElements)
+        point = on_reference(r2scan, result, result.energy, uncertain=False)
+        assert isinstance(point, HullPoint), point
+        assert point.formation_energy_per_atom == pytest.approx(formation)
+        assert point.decomposition_energy == pytest.approx(formation - known)
+        assert point.corrections.startswith("none")
+        assert "R2SCAN" in point.coverage
+    pbe = replace(result, level=Level.of("vasp", "PBE/PBE+U", "GGA_GGA+U", {}))
+    with pytest.raises(InputError, match="is a hull of R2SCAN"):
+        on_reference(r2scan, pbe, pbe.energy, uncertain=False)
+    # A snapshot of an earlier version of Heliodor, without the elements' energies: no number.
+    old = reference(server, tmp_path, ["Mg", "O"], thermo_type="R2SCAN")
+    old.snapshot = replace(old.snapshot, elements={})
+    failure = on_reference(old, result, result.energy, uncertain=False)
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.NO_REFERENCE
 
 
 def test_on_demand_keeps_to_its_version(server, tmp_path):

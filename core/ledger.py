@@ -349,13 +349,19 @@ class Ledger:
         with self.database.read() as connection:
             return list(connection.scalars(query))
 
-    def counts(self) -> dict[tuple[Stage, Status, Reason | None], int]:
-        """How many slots ended at each stage in each way (by what stands, as in `outcomes`)."""
+    def counts(self, slots: range | None = None) -> dict[tuple[Stage, Status, Reason | None], int]:
+        """How many slots ended at each stage in each way (by what stands, as in `outcomes`).
+
+        Args:
+            slots: only these.
+        """
         query = (
             sa.select(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason, sa.func.count())
             .where(t.outcome.c.campaign_id == self.campaign_id, standing())
             .group_by(t.outcome.c.stage, t.outcome.c.status, t.outcome.c.reason)
         )
+        if slots is not None:
+            query = query.where(t.outcome.c.slot.between(slots.start, slots.stop - 1))
         with self.database.read() as connection:
             return {
                 (Stage(stage), Status(status), Reason(reason) if reason else None): n

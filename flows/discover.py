@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
+from prefect.exceptions import Pause
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -16,9 +17,10 @@ from ..core.ledger import Work
 from ..core.owner import in_words
 from ..core.records import Stage
 from ..core.settings import load_settings
-from ..tasks.artifacts import Progress, publish, publish_report
+from ..tasks.artifacts import DftProgress, Progress, publish, publish_report
 from ..tasks.context import Context
 from ..tasks.dft import prepare_dft
+from ..tasks.notices import tell_of_crystals, tell_of_failures, tell_the_end
 from ..tasks.outputs import write_outputs
 from ..tasks.protocol import plural
 from ..tasks.shortlist import shortlist
@@ -33,7 +35,7 @@ from .pipeline import run_slots
 from .stopping import stop_on_signals
 from .verify import make_plans, verify_plans
 
-_LANES = 6  # at most so many batches at a time, over all stages
+_LANES = 256  # tasks side by side; how many, the lanes decide, and for DFT `workers` or the cluster file
 _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
 
 
@@ -89,7 +91,11 @@ def conduct(
     with stop_on_signals() as asked, context.heartbeat(asked):
         progress = Progress(context)
         for slots in rounds(campaign.budget):
-            done += run_slots(context, slots, progress.show)
+            if worked := run_slots(context, slots, progress.show):
+                progress.show_now()
+                tell_of_failures(context, slots)
+                tell_of_crystals(context, slots)
+            done += worked
             if asked.is_set():
                 raise KeyboardInterrupt
             if time.monotonic() - published >= _PUBLISH_EVERY:
@@ -101,7 +107,11 @@ def conduct(
             if paused := done == at_most and slots.stop < campaign.budget.candidates:
                 break
         if Stage.DFT in context.ledger.stages and not paused:  # it is for the best of all candidates
-            held = make_dft(context)
+            try:
+                held = make_dft(context)
+            except Pause:  # until somebody has answered; what there is to see is there to be seen
+                _finish(context, "waiting for approval")
+                raise
         if asked.is_set():
             raise KeyboardInterrupt
     if paused:
@@ -109,11 +119,20 @@ def conduct(
     end = f"{end}; {held}" if held else end
     message = end if done else f"nothing was left to do: {end}"
     logger.info("campaign %s: %s", campaign.name, message)
+    summary = _finish(context, end)
+    if not paused:
+        tell_the_end(context, end)
+    return Completed(data=summary, message=message)
+
+
+def _finish(context: Context, end: str) -> dict[str, Any]:
+    """Show and write what is known, and tell of what was found; returns the summary."""
     found = list(records(context.ledger))
-    publish(context, found)
+    tell_of_crystals(context, range(context.campaign.budget.candidates))
+    publish(context, found, end)
     summary = write_outputs(context, found, end)
     publish_report(context)
-    return Completed(data=summary, message=message)
+    return summary
 
 
 def refuse_changed_inputs(context: Context) -> None:
@@ -165,6 +184,6 @@ def make_dft(context: Context) -> str:
         prepare_dft(context, work)
     if context.campaign.runs_dft and (work := claim(Stage.VERIFY)):
         plans, held = allowed(context, best, make_plans(context, work))
-        verify_plans(context, plans)
+        verify_plans(context, plans, DftProgress(context))
         return held_back(held)
     return ""

@@ -24,7 +24,7 @@ Place = Callable[[HullPhase], tuple[float, float]]
 
 def hull_figure(diagram: HullDiagram) -> Html:
     """The diagram of one chemical system with its phases as a list below."""
-    draw = {2: _binary, 3: _ternary}.get(len(diagram.elements))
+    draw = hull_svg(diagram)
     counts = [sum(p.kind == kind for p in diagram.points) for kind in ("reference", "candidate")]
     caption = h(
         "figcaption",
@@ -42,7 +42,13 @@ def hull_figure(diagram: HullDiagram) -> Html:
     listed = h(
         "details", h("summary", "all phases as a table", far), _phase_list(diagram, diagram.points)
     )
-    return h("figure", caption, draw(diagram), listed, class_="hull")
+    return h("figure", caption, draw, listed, class_="hull")
+
+
+def hull_svg(diagram: HullDiagram) -> Html | None:
+    """The plot alone, to be styled by the page; None unless there are two or three elements."""
+    draw = {2: _binary, 3: _ternary}.get(len(diagram.elements))
+    return draw(diagram) if draw is not None else None
 
 
 # --- binary --------------------------------------------------------------------------------------

@@ -233,6 +233,15 @@ class FailureRow:
 
 
 @dataclass(frozen=True)
+class BudgetRow:
+    """One limit of the budget: its label, what is spent, and the limit (None: it is only counted)."""
+
+    label: str
+    spent: float
+    limit: float | None
+
+
+@dataclass(frozen=True)
 class MetricRow:
     """One number of another evaluator: a share (`count` of `n`) or a mean (of `n`; `count` None)."""
 

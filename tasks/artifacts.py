@@ -1,7 +1,8 @@
-"""What a campaign shows in the Prefect UI while it runs."""
+"""What a campaign shows in the Prefect UI while it runs: artifacts whose keys begin with its name."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import cast
@@ -11,75 +12,137 @@ from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
 
-from ..core.records import AFTER_ROUNDS
+from ..core.records import AFTER_ROUNDS, Reason, Stage, Status
+from ..report.markdown import best_text, budget_text, failures_text, funnel_text
+from ..report.model import BudgetRow
 from .context import Context
+from .report_crystals import crystal_rows
+from .report_data import failure_rows, rates_of
 from .report_funnel import funnel
-from .table import Record, count
+from .report_hulls import hull_diagrams
+from .shortlist import shortlist
+from .spending import limits
+from .table import Record
 
-_EVERY = 10  # seconds between updates: each is a request to the server
-
-
-def publish(context: Context, found: Sequence[Record]) -> None:
-    """Show the funnel and the counts of the records in the Prefect UI."""
-    steps = funnel(found, context.ledger.stages, context.campaign.select.max_energy_above_hull)
-    table = [
-        {
-            "step": step.label,
-            "crystals": step.count,
-            "dropped": ", ".join(f"{n} {why}" for why, n in step.dropped.items()),
-            "failed": ", ".join(f"{n} {why}" for why, n in step.failed.items()),
-        }
-        for step in steps
-    ]
-    create_table_artifact(
-        table, key="funnel", description=f"Campaign {context.campaign.name}: the funnel"
-    )
-    summary = count(found).summary()
-    done, budget = summary["n"], context.campaign.budget.candidates
-    lines = [
-        f"**{done:,} of {budget:,} candidates**",
-        "",
-        "| count | of all | 95 % interval |",
-        "| --- | --- | --- |",
-    ]
-    for name, rate in summary["rates"].items():
-        share = f"{rate['rate']:.1%}" if rate["rate"] is not None else "-"
-        lines.append(f"| {name}: {summary[name]} | {share} | {rate['low']:.1%} to {rate['high']:.1%} |")
-    create_markdown_artifact(
-        "\n".join(lines), key="progress", description=f"Campaign {context.campaign.name}"
-    )
+_EVERY = 10.0  # seconds between updates of a bar: each is a request to the server
+_BEST = 12  # crystals
+_BARS = {
+    Stage.GENERATE: "proposed",
+    Stage.RELAX: "relaxed",
+    Stage.REVIEW: "phonons, elasticity, second opinions",
+}
 
 
-class Progress:
-    """A progress bar in the Prefect UI: candidates that came to their end, of the budget."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        key = f"{context.campaign.name.lower().replace('.', '-').replace('_', '-')}-progress"
-        created = create_progress_artifact(0.0, key=key, description="candidates judged")
-        self._artifact = cast("UUID", created)  # Prefect's signature covers its asynchronous form too
-        self._shown = time.monotonic()
-
-    def show(self, slots: range) -> None:
-        """Bring the bar up to date, at most every ten seconds."""
-        if time.monotonic() - self._shown < _EVERY:
-            return
-        self._shown = time.monotonic()
-        context = self._context
-        last = [stage for stage in context.ledger.stages if stage not in AFTER_ROUNDS][-1]
-        done = slots.stop - context.ledger.unfinished(slots, last)
-        update_progress_artifact(self._artifact, 100 * done / context.campaign.budget.candidates)
+def publish(context: Context, found: Sequence[Record], ended: str = "") -> None:
+    """Show funnel, best crystals, budget and failures, as the records have them."""
+    campaign = context.campaign
+    name, threshold = campaign.name, campaign.select.max_energy_above_hull
+    steps = funnel(found, context.ledger.stages, threshold, keep=campaign.screen.keep_rejected)
+    best = [item.record for item in shortlist(found, threshold, _BEST)]
+    rows = crystal_rows((), best, threshold)
+    spent = limits(campaign, context.ledger, context.journal)
+    texts = {
+        "funnel": funnel_text(f"{name}: the funnel", steps, rates_of(found)),
+        "best": best_text(f"{name}: the best crystals", rows, hull_diagrams(context, best)),
+        "budget": budget_text(
+            f"{name}: the budget", [BudgetRow(x.label, x.spent, x.limit) for x in spent], ended
+        ),
+        "failures": failures_text(f"{name}: failures", failure_rows(found)),
+    }
+    for kind, text in texts.items():
+        create_markdown_artifact(text, key=key_of(name, kind), description=f"Campaign {name}: {kind}")
 
 
 def publish_report(context: Context) -> None:
     """Link the report."""
+    name = context.campaign.name
     create_link_artifact(
         (context.folder / "report.html").resolve().as_uri(),
-        key="report",
+        key=key_of(name, "report"),
         link_text="report.html",
-        description=f"Campaign {context.campaign.name}: the report",
+        description=f"Campaign {name}: the report",
     )
+
+
+def key_of(name: str, kind: str) -> str:
+    """An artifact's key: Prefect takes small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9-]", "-", f"{name}-{kind}".lower())
+
+
+class Bar:
+    """A progress bar in the Prefect UI, brought up to date at most every ten seconds.
+
+    Args:
+        name: of what is done. kind: which of its bars this is. description: what fills it.
+    """
+
+    def __init__(self, name: str, kind: str, description: str) -> None:
+        created = create_progress_artifact(0.0, key=key_of(name, kind), description=description)
+        self._artifact = cast("UUID", created)  # Prefect's signature covers its asynchronous form too
+        self._shown, self._percent = time.monotonic(), 0.0
+
+    def show(self, done: float, total: float) -> None:
+        """So much of so much is done."""
+        percent = 100.0 * min(1.0, done / total) if total else 100.0
+        late = time.monotonic() - self._shown >= _EVERY
+        if percent != self._percent and (late or percent == 100.0):
+            self._shown, self._percent = time.monotonic(), percent
+            update_progress_artifact(self._artifact, percent)
+
+
+class Progress:
+    """A bar for each long stage of the rounds: candidates that are through it, of the budget."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        name, review = context.campaign.name, context.campaign.review
+        deep = review.phonons or review.elastic or review.potentials
+        self._bars = {
+            stage: Bar(name, f"progress-{stage.value}", f"Campaign {name}: {label}")
+            for stage, label in _BARS.items()
+            if stage in context.ledger.stages and (stage != Stage.REVIEW or deep)
+        }
+        self._shown = time.monotonic()
+
+    def show(self, _slots: range) -> None:
+        """Bring the bars up to date, at most every ten seconds."""
+        if time.monotonic() - self._shown >= _EVERY:
+            self.show_now()
+
+    def show_now(self) -> None:
+        """Bring the bars up to date."""
+        self._shown = time.monotonic()
+        through = self._through()
+        for stage, bar in self._bars.items():
+            bar.show(through[stage], self._context.campaign.budget.candidates)
+
+    def _through(self) -> dict[Stage, int]:
+        """How many candidates need the stage no more: they ended at it, or before."""
+        stages = [stage for stage in self._context.ledger.stages if stage not in AFTER_ROUNDS]
+        ended, passed = dict.fromkeys(stages, 0), dict.fromkeys(stages, 0)
+        for (stage, status, reason), n in self._context.ledger.counts().items():
+            if stage in ended and reason != Reason.EXHAUSTED:
+                (passed if status == Status.PASSED else ended)[stage] += n
+        lost, found = 0, {}
+        for stage in stages:
+            lost += ended[stage]
+            found[stage] = lost + passed[stage]
+        return found
+
+
+class DftProgress:
+    """The bar of the calculations; made when the first one is to run."""
+
+    def __init__(self, context: Context) -> None:
+        self._name = context.campaign.name
+        self._bar: Bar | None = None
+
+    def __call__(self, done: int, n: int) -> None:
+        """So many of so many calculations have ended."""
+        if n and self._bar is None:
+            self._bar = Bar(self._name, "progress-dft", f"Campaign {self._name}: DFT calculations")
+        if self._bar is not None:
+            self._bar.show(done, n)

@@ -59,8 +59,8 @@ def report_data(
         settings=[*_settings(context, ended), *_distances(summary.get("continuous") or {})],
         funnel=funnel(found, context.ledger.stages, threshold, keep=campaign.screen.keep_rejected),
         rates=[
-            Rate(label, value, counts.n, *wilson(value, counts.n))
-            for label, value in [*_rates(counts.summary()), *_by_potential(summary)]
+            *rates_of(found),
+            *(Rate(label, n, counts.n, *wilson(n, counts.n)) for label, n in _by_potential(summary)),
         ],
         rows=crystal_rows(context.scorers, found, threshold),
         all_energies=[r.hull["decomposition_energy"] for r in judged if r.hull],
@@ -69,7 +69,7 @@ def report_data(
         dft=dft_data(found, context.folder, threshold),
         polymorphs=polymorph_rows(found, polymorphs),
         protocol=_protocol(counted) if counted is not None else None,
-        failures=_failures(found),
+        failures=failure_rows(found),
         provenance=_provenance(context),
         notes=[
             *_notes(context.reference.info, context.relaxer.model if context.relaxer else None),
@@ -90,8 +90,12 @@ _RATE_LABELS = {
 }
 
 
-def _rates(summary: dict[str, Any]) -> list[tuple[str, int]]:
-    return [(label, summary[name]) for name, label in _RATE_LABELS.items() if summary[name] is not None]
+def rates_of(found: Sequence[Record]) -> list[Rate]:
+    """Each count over all proposals, with its interval; without what was not judged."""
+    summary = count(found).summary()
+    counted = {label: summary[name] for name, label in _RATE_LABELS.items()}
+    n = summary["n"]
+    return [Rate(label, k, n, *wilson(k, n)) for label, k in counted.items() if k is not None]
 
 
 def _by_potential(summary: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -182,7 +186,8 @@ def polymorph_rows(found: Sequence[Record], polymorphs: Sequence[Polymorph]) -> 
     ]
 
 
-def _failures(found: Sequence[Record]) -> list[FailureRow]:
+def failure_rows(found: Sequence[Record]) -> list[FailureRow]:
+    """What has failed, by stage and reason."""
     rows: dict[tuple[str, str], list[Outcome]] = {}
     for record in found:
         if record.end.status == Status.FAILED:

@@ -3,10 +3,12 @@
 Documents are of 16 kB as JSON, written as jobflow writes them (`update(document, key=["uuid", "index"])`)
 and read as it reads an output (`query_one({"uuid": ...}, ["output"], sort={"index": -1})`). Only ours and
 JSONStore keep what they were given when the process ends; ours waits for the disk at each update. JSONStore
-writes its whole file at each update, so it is run at small numbers; its time for the large one is
-extrapolated by a n + b n^2 through the two largest, and marked so.
+writes its whole file at each update, and MemoryStore looks through all its documents, so they are run at
+smaller numbers; their time for the large one is extrapolated by a n + b n^2 through the two largest, and
+marked so.
 
-    python benchmarks/job_store.py [--documents 10000] [--json-sizes 100 200 400 800] [--folder DIR]
+    python benchmarks/job_store.py [--documents 10000] [--memory-sizes 500 1000 2000]
+        [--json-sizes 100 200 400] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -28,27 +30,36 @@ LOOKUPS = 200
 
 def main(
     documents: int = 10_000,
-    json_sizes: tuple[int, ...] = (100, 200, 400, 800),
+    memory_sizes: tuple[int, ...] = (500, 1000, 2000),
+    json_sizes: tuple[int, ...] = (100, 200, 400),
     folder: Path | None = None,
 ) -> None:
     size = len(json.dumps(document(0))) / 1000
-    print(f"job documents of {size:.1f} kB     number   write/s  ms/document  ratio  file/MB  lookup/ms")
+    print(
+        f"job documents of {size:.1f} kB      number   write/s  ms/document  ratio  file/MB  lookup/ms"
+    )
     with tempfile.TemporaryDirectory(dir=folder) as name:
         path = Path(name)
         ours = measure("heliodor, one by one", SqliteStore(path / "one", "jobs", key="uuid"), documents)
         in_hundreds = SqliteStore(path / "hundreds", "jobs", key="uuid")
         measure("heliodor, by 100", in_hundreds, documents, ours, batch=100)
-        measure("MemoryStore", MemoryStore(key="uuid"), documents, ours)
-        times = {}
-        for number in json_sizes:
-            store = JSONStore(str(path / f"{number}.json"), read_only=False, key="uuid")
-            times[number] = measure("JSONStore", store, number, ours)
-        if len(times) > 1:
-            seconds = extrapolated(times, documents)
-            show("JSONStore, extrapolated", documents, seconds, ours * documents)
+        grown("MemoryStore", lambda _: MemoryStore(key="uuid"), memory_sizes, documents, ours)
+        grown("JSONStore", lambda n: json_store(path / f"{n}.json"), json_sizes, documents, ours)
     print(
         "ratio: time per document to heliodor's one by one. lookup: one output by uuid, in that store."
     )
+
+
+def json_store(path: Path) -> JSONStore:
+    return JSONStore(str(path), read_only=False, key="uuid")
+
+
+def grown(name, make, sizes, documents: int, ours: float) -> None:
+    """A peer at rising numbers, and what follows for the large one."""
+    times = {number: measure(name, make(number), number, ours) for number in sizes}
+    if len(times) > 1:
+        seconds = extrapolated(times, documents)
+        show(f"{name}, extrapolated", documents, seconds, ours * documents)
 
 
 def document(number: int) -> dict:
@@ -119,7 +130,7 @@ def show(name, number, seconds, ours, megabytes=None, lookup=None) -> None:
     size = f"{megabytes:>8.1f}" if megabytes is not None else f"{'-':>8}"
     found = f"{lookup:>10.2f}" if lookup is not None else f"{'-':>10}"
     print(
-        f"  {name:<24} {number:>10} {seconds:>9.1f} {1000 * seconds / number:>12.2f}"
+        f"  {name:<25} {number:>10} {seconds:>9.1f} {1000 * seconds / number:>12.2f}"
         f" {seconds / ours:>5.1f}x {size} {found}",
         flush=True,
     )
@@ -128,6 +139,7 @@ def show(name, number, seconds, ours, megabytes=None, lookup=None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=10_000)
-    parser.add_argument("--json-sizes", type=int, nargs="*", default=(100, 200, 400, 800))
+    parser.add_argument("--memory-sizes", type=int, nargs="*", default=(500, 1000, 2000))
+    parser.add_argument("--json-sizes", type=int, nargs="*", default=(100, 200, 400))
     parser.add_argument("--folder", type=Path, help="where the files are written; default: temporary")
     main(**vars(parser.parse_args()))

@@ -161,39 +161,6 @@ cli_watch.register(app)
 
 
 @app.command()
-def status(
-    folder: Annotated[Path, typer.Argument(help="The campaign's folder.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Show the funnel of a campaign, running or not."""
-    import time
-
-    from rich.console import Console
-    from rich.live import Live
-
-    from .flows.progress import Snapshot
-
-    ledger, campaign = _open(folder)
-    budget = campaign.budget.candidates
-    planned = "" if campaign.generator.kind == "files" else f"  budget {budget:,} candidates"
-    if as_json:
-        typer.echo(
-            json.dumps({"name": campaign.name, **Snapshot.of(ledger, budget).as_dict()}, indent=2)
-        )
-        return
-    console = Console()
-    console.print(f"[bold]{campaign.name}[/]{planned}", highlight=False)
-    if not watch:
-        console.print(Snapshot.of(ledger, budget).table())
-        return
-    with Live(console=console) as display:
-        while True:
-            display.update(Snapshot.of(ledger, budget).table())
-            time.sleep(1)
-
-
-@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The campaign's folder.")]) -> None:
     """Write tables, report and exports again from the ledger."""
     from .flows.terminal import prepare_prefect

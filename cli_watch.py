@@ -15,7 +15,28 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
+    app.command()(status)
     app.command()(approve)
+    app.command()(metrics)
+
+
+def status(
+    folder: Folder,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a campaign stands: funnel, budget, best crystals, who works on it."""
+    from rich.console import Console
+
+    from .flows.status import Status
+
+    shown = Status(folder)
+    if as_json:
+        typer.echo(json.dumps(shown.as_dict(), indent=2))
+    elif watch:
+        shown.watch(Console())
+    else:
+        shown.show(Console())
 
 
 def approve(
@@ -60,3 +81,26 @@ def approve(
     then = f"; {len(resumed)} suspended flow run(s) go on" if resumed else ""
     again = "" if resumed or no else "; the next run of the campaign computes them"
     typer.echo(f"{'declined' if no else f'approved {n} crystals'}{then}{again}")
+
+
+def metrics(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of campaigns.")],
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve them at this port. [print them once]")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
+) -> None:
+    """Print or serve the campaigns' numbers for Prometheus: outcomes, spending, budget, SUN, leases."""
+    from .core.errors import InputError
+    from .flows.metrics import metrics_text, server
+
+    if port is None:
+        typer.echo(metrics_text(folders), nl=False)
+        return
+    try:
+        serving = server(folders, port, host)
+    except OSError as error:
+        raise InputError(f"--port: cannot serve at {host}:{port}: {error.strerror}") from error
+    typer.echo(f"serving http://{host}:{port}/metrics", err=True)
+    with serving:
+        serving.serve_forever()

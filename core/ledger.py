@@ -375,6 +375,17 @@ class Ledger:
         with self.database.read() as connection:
             return {row.id: json.loads(row.record) for row in connection.execute(query)}
 
+    def leases(self) -> dict[Stage, int]:
+        """How many live leases there are, by stage."""
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            query = (
+                sa.select(t.lease.c.stage, sa.func.count())
+                .where(t.lease.c.campaign_id == self.campaign_id, t.lease.c.expires_at > now)
+                .group_by(t.lease.c.stage)
+            )
+            return {Stage(stage): n for stage, n in connection.execute(query)}
+
     def active_owners(self) -> set[str]:
         """Who works on this campaign: owners of live leases, those of this process left out."""
         with self.database.read() as connection:

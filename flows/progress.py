@@ -17,6 +17,7 @@ from rich.table import Table
 from ..core.errors import StorageError
 from ..core.ledger import Ledger
 from ..core.records import AFTER_ROUNDS, Reason, Stage, Status
+from ..report.stats import wilson
 
 _LABELS = {
     Stage.GENERATE: "proposed",
@@ -82,6 +83,7 @@ class Snapshot:
         table.add_column("passed", justify="right")
         table.add_column("rejected", justify="right")
         table.add_column("failed", justify="right")
+        table.add_column("passed of all, 95 %", justify="right")
         table.add_column("why", style="dim")
         for stage, passed in self.passed.items():
             reasons = {**self.rejected[stage], **self.failed[stage]}
@@ -93,6 +95,7 @@ class Snapshot:
                 f"{passed:,}",
                 f"{sum(self.rejected[stage].values()):,}",
                 f"{sum(self.failed[stage].values()):,}",
+                _rate(passed, self.done(Stage.GENERATE)),
                 why,
             )
         return table
@@ -100,6 +103,13 @@ class Snapshot:
     def line(self) -> str:
         """The funnel in one line, for logs."""
         return "  ".join(f"{_LABELS[stage]} {n:,}" for stage, n in self.passed.items())
+
+
+def _rate(passed: int, n: int) -> str:
+    if n == 0:
+        return ""
+    low, high = wilson(min(passed, n), n)
+    return f"{passed / n:.1%} ({low:.1%} to {high:.1%})"
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..core.convert import to_structure
 from ..core.crystal import Crystal
-from ..core.levels import Level
 from ..core.lock import is_worked_in
 from ..core.records import DftResult, DftTicket, Failure, Reason
+from .calculation import made_result
 from .calculation_folder import manifest_of
 from .dft_results import crystal_of, read_result, write_result
 from .recipe import FolderReader, Parsed, Recipe
@@ -37,23 +37,7 @@ def brought_home(ticket: DftTicket, recipe: Recipe) -> DftResult | Failure | Non
         return ended or Failure(ticket.key, found.reason, found.detail)
     if not _same(found.crystal, crystal_of(record["crystal"])):
         return Failure(ticket.key, Reason.DFT_FAILED, _foreign(found, folder))
-    result = DftResult(
-        key=ticket.key,
-        input_digest=ticket.input_digest,
-        level=Level.from_dict(record["level"]),
-        crystal=found.crystal,
-        energy=found.energy,
-        max_force=found.max_force,
-        max_stress=found.max_stress,
-        converged=found.converged,
-        steps=found.steps,
-        magnetization=found.magnetization,
-        band_gap=found.band_gap,
-        entry=found.entry,
-        path=str(folder),
-        forces=found.forces,
-        stress=found.stress,
-    )
+    result = made_result(found, record, folder)
     write_result(folder, result)
     return result
 

@@ -8,35 +8,25 @@ folder's job store. Whoever comes while it runs is told so.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import HeliodorError, InputError
-from ..core.files import write_text
-from ..core.levels import Level
+from ..core.errors import HeliodorError
 from ..core.lock import working_in
-from ..core.records import DftResult, Failure, Reason
-from .calculation_folder import complete
-from .dft_results import crystal_of, read_result, write_failure, write_result
-from .flow_speed import cached_schema_access
-from .flow_text import flow_text
+from ..core.records import DftResult, Failure
+from .calculation import STORE, Calculation, flow_result, job_store
+from .dft_results import write_failure
 from .recipe import Parsed, Unfinished
-from .recipes import recipe_of
 
 if TYPE_CHECKING:
     from jobflow.core.store import JobStore
 
 logger = logging.getLogger("heliodor.engines")
 
-STORE = "jobs.sqlite"
-_PROGRESS = "progress.json"
 _PATIENCE = 2.0  # seconds for a folder that is held: somebody may only be looking whether it is
 
 
@@ -51,138 +41,46 @@ def calculate(folder: Path, attempts: int = 3) -> DftResult | Failure:
         InputError: the folder holds no calculation, or it was changed.
         BusyError: another process is running it.
     """
-    folder = folder.resolve()
-    record = complete(folder)
-    if record is None:
-        raise InputError(
-            f"{folder} holds no calculation, or its files were changed",
-            hint="prepare it again: it is moved aside and made anew",
-        )
-    with working_in(folder, _PATIENCE):
-        ended = read_result(folder, record["input_digest"])
-        return ended if ended is not None else _Run(folder, record).to_its_end(attempts)
+    calculation = Calculation(folder.resolve())
+    with working_in(calculation.folder, _PATIENCE):
+        ended = calculation.ended
+        return ended if ended is not None else _to_its_end(calculation, attempts)
 
 
-class _Run:
-    """One calculation being run. Its progress is kept in the folder, so that a kill loses one job."""
-
-    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        self._folder = folder
-        self._record = record
-        self._crystal = crystal_of(record["crystal"])
-        self._level = Level.from_dict(record["level"])
-        self._recipe = recipe_of(record["engine"], record["options"])
-        self._progress = _read_progress(folder)
-
-    def to_its_end(self, attempts: int) -> DftResult | Failure:
-        while True:
-            ended = self._attempt()
-            made = len(self._progress["mends"]) + 1
-            if isinstance(ended, Parsed):
-                result = self._result(ended, made)
-                write_result(self._folder, result)
-                return result
-            if ended.mend is None or made >= attempts:
-                failure = Failure(self._crystal.digest, ended.reason, _sentence(ended, made))
-                write_failure(self._folder, self._record["input_digest"], failure, made)
-                return failure
-            logger.warning("%s: %s; trying again with %s", self._folder, ended.detail, ended.mend)
-            self._progress["mends"].append(ended.mend)
-            self._progress["done"] = []
-            self._save()
-
-    def _attempt(self) -> Parsed | Unfinished:
-        """Run the jobs of the Flow that are left, one after the other, until one has no result."""
-        mends = self._progress["mends"]
-        place = self._folder / f"attempt-{len(mends) + 1}"
-        place.mkdir(exist_ok=True)
-        begun = time.monotonic()
-        try:
-            return self._jobs(place, mends)
-        finally:
-            self._progress["seconds"] += time.monotonic() - begun
-            self._save()
-
-    def _jobs(self, place: Path, mends: Sequence[str]) -> Parsed | Unfinished:
-        parsed: Parsed | Unfinished = Unfinished(Reason.DFT_FAILED, "the Flow holds no job")
-        steps = 0
-        with job_store(self._folder / STORE) as store:
-            for job in self._flow(mends):
-                parsed = self._job(job, store, place, mends)
-                if isinstance(parsed, Unfinished):
-                    return parsed
-                parsed = replace(parsed, steps=max(steps, parsed.steps))
-                steps = parsed.steps
-        return parsed
-
-    def _job(self, job: Any, store: JobStore, place: Path, mends: Sequence[str]) -> Parsed | Unfinished:
-        """What a job came to; it is run unless it was before."""
-        new = job.uuid not in self._progress["done"]
-        if new:
-            try:
-                _run(job, store, place)
-            except Exception as error:  # the code or its reader: any type
-                logger.debug("%s: %s", place, job.name, exc_info=True)
-                return self._recipe.explain(_newest(place), error)
-        output = store.get_output(job.uuid, which="last", load=True)
-        parsed = self._recipe.parse(output, mends)
-        if new and isinstance(parsed, Parsed):
-            self._progress["done"].append(job.uuid)
-            self._save()
-        return parsed
-
-    def _flow(self, mends: Sequence[str]) -> list[Any]:
-        """The jobs of the attempt's Flow, in order. The same after a kill: their documents are found."""
-        from monty.json import MontyDecoder
-
-        path = self._folder / ("flow.json" if not mends else f"flow-{len(mends) + 1}.json")
-        if not path.is_file():
-            with cached_schema_access():
-                made, _ = flow_text(
-                    self._recipe, self._crystal, self._level, self._record["input_digest"], mends
-                )
-            write_text(path, made["text"], "the Flow")
-        flow = json.loads(path.read_text(encoding="utf-8"), cls=MontyDecoder)
-        return [job for job, _ in flow.iterflow()]
-
-    def _result(self, parsed: Parsed, made: int) -> DftResult:
-        return DftResult(
-            key=self._crystal.digest,
-            input_digest=self._record["input_digest"],
-            level=self._level,
-            crystal=parsed.crystal,
-            energy=parsed.energy,
-            max_force=parsed.max_force,
-            max_stress=parsed.max_stress,
-            converged=parsed.converged,
-            steps=parsed.steps,
-            magnetization=parsed.magnetization,
-            band_gap=parsed.band_gap,
-            seconds=round(self._progress["seconds"], 3),
-            attempts=made,
-            mended=tuple(self._progress["mends"]),
-            entry=parsed.entry,
-            path=str(self._folder),
-            forces=parsed.forces,
-            stress=parsed.stress,
-        )
-
-    def _save(self) -> None:
-        write_text(self._folder / _PROGRESS, json.dumps(self._progress) + "\n", "the progress")
+def _to_its_end(calculation: Calculation, attempts: int) -> DftResult | Failure:
+    while True:
+        ended = _attempt(calculation)
+        if isinstance(ended, Parsed):
+            return calculation.finish(ended)
+        if not calculation.mend(ended, attempts):
+            failure = calculation.failure(ended)
+            digest = calculation.record["input_digest"]
+            write_failure(calculation.folder, digest, failure, calculation.attempt)
+            return failure
 
 
-def jobs_done(folder: Path) -> list[str]:
-    """The uuids of the jobs that have finished, of the attempt that is being made or was the last."""
-    return list(_read_progress(folder)["done"])
-
-
-def _read_progress(folder: Path) -> dict[str, Any]:
-    """What earlier runs in this folder came to."""
+def _attempt(calculation: Calculation) -> Parsed | Unfinished:
+    """Run the jobs of the Flow that are left, one after the other, until one has no result."""
+    place = calculation.folder / f"attempt-{calculation.attempt}"
+    place.mkdir(exist_ok=True)
+    begun = time.monotonic()
     try:
-        found = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
-        return {"mends": found["mends"], "done": found["done"], "seconds": found["seconds"]}
-    except (OSError, ValueError, KeyError):
-        return {"mends": [], "done": [], "seconds": 0.0}
+        with job_store(calculation.folder / STORE) as store:
+            jobs = [job for job, _ in calculation.flow().iterflow()]  # type: ignore[no-untyped-call]
+            return flow_result(_job(calculation, job, store, place) for job in jobs)
+    finally:
+        calculation.spend(time.monotonic() - begun)
+
+
+def _job(calculation: Calculation, job: Any, store: JobStore, place: Path) -> Parsed | Unfinished:
+    """What a job came to; it is run unless it was before."""
+    if job.uuid not in calculation.done:
+        try:
+            _run(job, store, place)
+        except Exception as error:  # the code or its reader: any type
+            logger.debug("%s: %s", place, job.name, exc_info=True)
+            return calculation.recipe.explain(_newest(place), error)
+    return calculation.read(job.uuid, store)
 
 
 def _run(job: Any, store: JobStore, place: Path) -> None:
@@ -205,25 +103,6 @@ def _run(job: Any, store: JobStore, place: Path) -> None:
 def _newest(place: Path) -> Path:
     """The folder of the job that ran last."""
     return max((path for path in place.iterdir() if path.is_dir()), key=lambda p: p.stat().st_mtime)
-
-
-def _sentence(ended: Unfinished, made: int) -> str:
-    return ended.detail if made == 1 else f"{ended.detail} (after {made} attempts)"
-
-
-@contextmanager
-def job_store(path: Path) -> Iterator[JobStore]:
-    """The folder's own job store: one writer, and nothing else to set up."""
-    from jobflow.core.store import JobStore
-
-    from .job_store import SqliteStore
-
-    store = JobStore(SqliteStore(path, "jobs"), additional_stores={"data": SqliteStore(path, "data")})
-    store.connect()
-    try:
-        yield store
-    finally:
-        store.close()  # type: ignore[no-untyped-call]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

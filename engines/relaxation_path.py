@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import HeliodorError
 from ..core.records import Frame
-from .calculate import STORE, job_store, jobs_done
+from .calculation import STORE, job_store, jobs_done
 from .calculation_folder import manifest_of
 from .recipe import Parsed, StepReader
 from .recipes import recipe_of

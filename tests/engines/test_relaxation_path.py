@@ -13,7 +13,7 @@ from heliodor.core.convert import to_structure
 from heliodor.core.crystal import Crystal
 from heliodor.core.records import DftTicket
 from heliodor.engines.abinit_history import history
-from heliodor.engines.calculate import job_store
+from heliodor.engines.calculation import job_store
 from heliodor.engines.dft_engine import FlowEngine
 from heliodor.engines.mlip_recipe import MlipRecipe
 from heliodor.engines.recipe import StepReader

@@ -7,7 +7,7 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,20 +84,23 @@ def train(
     from .flows.train import TrainOptions
     from .flows.train import train as flow
 
+    chosen: Any = size.value if size else None  # the enumerations have the names of the options
+    place: Any = device.value
+    energy: Any = judge_energy.value
     result = flow(
         tables,
         out,
         TrainOptions(
             minutes=minutes,
-            size=size.value if size else None,
-            device=device.value,
+            size=chosen,
+            device=place,
             batch=batch,
             learning_rate=learning_rate,
             seed=seed,
             max_energy_above_hull=max_energy_above_hull,
             judge_every=judge_every,
             judge_samples=judge_samples,
-            judge_energy=judge_energy.value,
+            judge_energy=energy,
         ),
         console=Console(stderr=True),
         for_minutes=stage_minutes,

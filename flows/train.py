@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ..core.crystal import Crystal
 from ..core.errors import InputError, StorageError, missing_extra
@@ -41,29 +42,36 @@ _ABOVE_HULL = "e_above_hull"
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train; None chooses by device.
+    """How to train; what is empty follows from the device."""
 
-    Args:
-        minutes: of training, in all runs that resume one another; judging and reading come on top.
-        size: a name of `SIZES`: small on a CPU, base on a GPU.
-        device: "auto", "cpu" or "cuda".
-        batch: crystals a step, 128 on a CPU and 1024 on a GPU.
-        max_energy_above_hull: rows with a higher `e_above_hull` (eV/atom), or none, are left out.
-        judge_every: minutes of training between judgings; None: a tenth of the budget.
-        judge_samples: crystals drawn each time.
-        judge_energy: "chgnet", "sevennet" or "none".
-    """
-
-    minutes: float = 60.0
-    size: str | None = None
-    device: str = "auto"
-    batch: int | None = None
-    learning_rate: float = 1e-3
-    seed: int = 0
-    max_energy_above_hull: float | None = None
-    judge_every: float | None = None
-    judge_samples: int = 200
-    judge_energy: str = "chgnet"
+    minutes: Annotated[
+        float,
+        Field(gt=0, description="Of training, in all runs that resume one another, without judging."),
+    ] = 60.0
+    size: Annotated[
+        Literal["tiny", "small", "base", "large"] | None,
+        Field(description="Of the network. Empty: small on a CPU, base on a GPU."),
+    ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU where there is one.")
+    ] = "auto"
+    batch: Annotated[
+        int | None, Field(ge=1, description="Crystals a step. Empty: 128 on a CPU, 1024 on a GPU.")
+    ] = None
+    learning_rate: Annotated[float, Field(gt=0, description="The largest.")] = 1e-3
+    seed: Annotated[int, Field(ge=0, description="Same seed, same start and same draws.")] = 0
+    max_energy_above_hull: Annotated[
+        float | None,
+        Field(description="Leave out rows with a higher e_above_hull (eV/atom), or none."),
+    ] = None
+    judge_every: Annotated[
+        float | None,
+        Field(gt=0, description="Minutes of training between judgings. Empty: a tenth of all."),
+    ] = None
+    judge_samples: Annotated[int, Field(ge=1, description="Crystals drawn for each judging.")] = 200
+    judge_energy: Annotated[
+        Literal["chgnet", "sevennet", "none"], Field(description="Potential of the judge.")
+    ] = "chgnet"
 
 
 def train(

@@ -133,6 +133,9 @@ def run(
         bool,
         typer.Option("--alone", help="Refuse a campaign that is being run; else the work is shared."),
     ] = False,
+    cluster: Annotated[
+        Path | None, typer.Option(help="Cluster file: which stages run as jobs. [HELIODOR_CLUSTER]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a campaign to its budget, or go on with one that was stopped."""
@@ -144,15 +147,18 @@ def run(
     prepare_prefect(verbose=_state["debug"])
     loaded = load_campaign(campaign)
     folder = out or load_settings().runs / loaded.name
-    resume = shlex.join(["heliodor", "run", str(campaign), *(["--out", str(out)] if out else [])])
+    said = {"--out": out, "--cluster": cluster}
+    given = [str(word) for pair in said.items() if pair[1] is not None for word in pair]
+    resume = shlex.join(["heliodor", "run", str(campaign), *given])
+    there = str(cluster.absolute()) if cluster is not None else None
 
     def body() -> dict[str, Any]:
         from .flows.discover import discover
 
-        result: Any = discover(loaded, str(folder.absolute()), rounds, retry_failed)
+        result: Any = discover(loaded, str(folder.absolute()), rounds, retry_failed, there)
         return dict(result)
 
-    summary = conduct(loaded, folder, resume, body, alone=alone)
+    summary = conduct(loaded, folder, resume, body, alone=alone, cluster=cluster)
     show_summary(summary, folder, as_json=as_json)
 
 

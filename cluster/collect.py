@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import HeliodorError, InputError
+from ..core.errors import ExitCode, HeliodorError, InputError, StorageError
 from ..core.records import Failure
 from .desk import Desk, Ended, Handle, Posting
-from .job_folder import LOG, JobFolder, Work, write_job
+from .job_folder import LOG, JobFolder, Work, last_words, write_job
 from .plain import Record, plain
 from .scheduler import Job
 from .settings import Resources
 
 log = logging.getLogger("heliodor.cluster")
 
+_DISK_FULL = re.compile(rf"\bexit code {ExitCode.STORAGE:d}\b")
 _LOOK = 2.0  # seconds between looks at the result files, at most
 
 
@@ -124,15 +126,16 @@ class Collector:
         folder = batch.folder
         if (error := folder.error) is not None:
             raise error
-        detail = f"its job ended: {ended.end.value}, {ended.detail}; {folder.last_words()}"
+        how = f"{ended.end.value}, {ended.detail}; {last_words(folder.path)}"
         started = folder.started
         if started is None:
             raise HeliodorError(
-                f"a job of the stage {self._stage} ended before it began: {ended.end.value},"
-                f" {ended.detail}; {folder.last_words()}",
+                f"a job of the stage {self._stage} ended before it began: {how}",
                 hint=f"see {folder.path / LOG}; when it is mended, run the campaign again",
             )
-        log.warning("%s: %s", folder.path, detail)
+        if _DISK_FULL.search(ended.detail):
+            raise StorageError(f"a job of the stage {self._stage} could not write: {how}")
+        log.warning("%s: its job ended: %s", folder.path, how)
         if self._alone and not folder.alone:
             folder.set_alone()
             self._submit(batch)
@@ -142,7 +145,9 @@ class Collector:
         culprits = [id_ for id_ in left if id_ == started["doing"]] or left
         folder.mend()
         for id_ in culprits:
-            folder.append(id_, plain(self._lost(id_, folder.work.items[id_], ended, detail)))
+            folder.append(
+                id_, plain(self._lost(id_, folder.work.items[id_], ended, f"its job ended: {how}"))
+            )
         batch.handle = None  # what is left, if anything, goes on in a new job
 
     # --- which job has which item ----------------------------------------------------------------

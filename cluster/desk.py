@@ -107,7 +107,8 @@ class Desk:
         self, scheduler: Scheduler, cluster: Cluster, spent: Spent = lambda _j, _s, _r: None
     ) -> None:
         self.cluster = cluster
-        self._scheduler, self._spent = scheduler, spent
+        self.spent = spent
+        self._scheduler = scheduler
         self._claims = Claims(new_owner(), patience=max(300.0, 5 * cluster.poll))
         self._lock = threading.Lock()  # guards the two that follow
         self._handles: dict[str, Handle] = {}
@@ -223,7 +224,7 @@ class Desk:
 
     def _charge(self, handle: Handle, number: str, state: JobState) -> None:
         if state.seconds > 0:
-            self._spent(f"{handle.name}/{number}", state.seconds, handle.posting.resources)
+            self.spent(f"{handle.name}/{number}", state.seconds, handle.posting.resources)
 
     def _finish(self, handle: Handle, outcome: Ended | HeliodorError) -> None:
         handle.id = None

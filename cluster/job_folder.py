@@ -189,14 +189,6 @@ class JobFolder:
             return None
         return HeliodorError(f"{record['message']} (in {self.path})", record["hint"])
 
-    def last_words(self) -> str:
-        """The last line that the program said."""
-        try:
-            lines = (self.path / LOG).read_text(errors="replace").strip().splitlines()
-        except OSError:
-            return "it left no word"
-        return lines[-1][:300] if lines else "it left no word"
-
     def take(self, id_: str) -> None:
         """Note that a failure was collected and recorded."""
         with (self.path / _TAKEN).open("a", encoding="utf-8") as file:
@@ -239,6 +231,15 @@ def job_name(folder: Path) -> str:
     """The name under which a folder's job is submitted: by its place, whose name is its content's."""
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
     return f"heliodor-{digest[:_DIGITS]}"
+
+
+def last_words(folder: Path) -> str:
+    """The last line that a job said."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return "it left no word"
+    return lines[-1][:300] if lines else "it left no word"
 
 
 def _number(value: Any) -> Any:

@@ -184,6 +184,7 @@ class Ledger:
         ordered: bool = False,
         attempts: int = 1,
         among: Collection[int] | None = None,
+        least: int = 1,
     ) -> list[Work]:
         """Claim up to `limit` candidates that passed the stage before and have no outcome here.
 
@@ -193,6 +194,7 @@ class Ledger:
                 else holds a claim on this stage: the stage sees the candidates in slot order.
             attempts: failed outcomes count as open until there are so many.
             among: nothing but these slots.
+            least: claim nothing where fewer are ready.
         """
         before = self.stages[self.stages.index(stage) - 1]
         with self.database.write() as connection:
@@ -213,6 +215,8 @@ class Ledger:
                         break
                 elif ordered and waits_for == "work":
                     break  # an earlier slot is still on its way
+            if len(free) < least:
+                return []
             claimed = self._lease(connection, stage, [slot for slot, _ in free])
             candidates = candidates_of(connection, self.campaign_id, claimed)
             found = outcomes_of(connection, self.campaign_id, before, claimed, standing())

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         default=Path("runs"),
         description="Folder of the campaigns' folders; a relative one begins where the program starts.",
     )
+    cluster: Path | None = Field(
+        default=None, description="Cluster file: which stages run as jobs; empty: all run here."
+    )
     mp_api_key: SecretStr | None = Field(
         default=None, description="Materials Project key; MP_API_KEY is read too."
     )
@@ -52,8 +55,11 @@ class Settings(BaseSettings):
     )
 
 
-def load_settings() -> Settings:
+def load_settings(cluster: Path | str | None = None) -> Settings:
     """Read the settings from the environment.
+
+    Args:
+        cluster: in the place of what HELIODOR_CLUSTER says.
 
     Raises:
         InputError: a value is out of place; names the variable.
@@ -66,4 +72,6 @@ def load_settings() -> Settings:
         raise InputError(f"{name}: got {first['input']!r}; {first['msg']}") from error
     if settings.mp_api_key is None and (key := os.environ.get("MP_API_KEY")):
         settings = settings.model_copy(update={"mp_api_key": SecretStr(key)})
+    if cluster is not None:
+        settings = settings.model_copy(update={"cluster": Path(cluster)})
     return settings

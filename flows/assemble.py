@@ -7,15 +7,18 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from ..cluster.remote import RemoteGenerator, RemoteRelaxer
 from ..core.campaign import Campaign
 from ..core.choices.relaxers import MlipChoice
 from ..core.crystal import Crystal
+from ..core.journal import Journal
 from ..core.protocols import DftCalculator, OrderedValidator
 from ..core.records import Stage
 from ..core.settings import Settings
 from ..tasks.assess import assessed_crystals
 from ..tasks.context import Context, InOrder
 from ..tasks.screen import screened_crystals
+from .budget import job_spent
 from .build import (
     build_dft,
     build_generator,
@@ -23,6 +26,7 @@ from .build import (
     open_ledger,
     with_own_energies,
 )
+from .on_cluster import on_cluster
 from .pinned import reference_of
 from .scorers import build_scorers
 from .stability_scorers import stability_scorers
@@ -46,6 +50,9 @@ def assemble(
     from ..validators.validity import Validity
 
     conditions = campaign.space.conditions()
+    remote = on_cluster(campaign, folder, settings)
+    if probe and remote is not None:
+        remote.check()
     generator = build_generator(campaign.generator)
     if probe:
         generator.generate(1, seed=campaign.seed, conditions=conditions)  # refuses what it cannot serve
@@ -58,12 +65,22 @@ def assemble(
     if relaxer is not None:
         resources.callback(relaxer.close)
         scorers += stability_scorers(campaign, reference, relaxer, settings, resources)
+    if remote is not None:
+        resources.callback(remote.close)
+        generator = remote.generator(generator, campaign.generator)
+        relaxer = remote.relaxer(relaxer, campaign.relaxer) if relaxer is not None else None
+        for stage in (generator, relaxer):
+            if isinstance(stage, RemoteGenerator | RemoteRelaxer):
+                resources.callback(stage.close)
     if campaign.own_energies and relaxer is not None:
         reference = with_own_energies(reference, relaxer, campaign.relaxer, settings)
-    dft = build_dft(campaign.dft, settings) if relaxer is not None else None
+    elsewhere = remote.calculations(campaign.dft) if remote is not None else None
+    dft = build_dft(campaign.dft, settings, elsewhere) if relaxer is not None else None
     if campaign.runs_dft and isinstance(dft, DftCalculator) and conditions.elements:
         dft.level(conditions.elements)  # refuses elements and programs that are not there
     ledger = open_ledger(campaign, folder, settings)
+    if remote is not None:
+        remote.desk.spent = job_spent(Journal(ledger.database, ledger.campaign_id))
 
     def uniqueness() -> OrderedValidator:
         return Uniqueness(matcher)
@@ -94,4 +111,5 @@ def assemble(
         resources=resources,
         workers=settings.workers,
         attempts=attempts,
+        cluster=remote.cluster if remote is not None else None,
     )

@@ -19,6 +19,7 @@ from ..core.settings import Settings
 
 if TYPE_CHECKING:
     from ..core.ledger import Ledger
+    from ..engines.dft_engine import Runner
     from ..validators.matching import MatcherSettings
     from ..validators.mp_supply import MpSupply
 
@@ -171,8 +172,14 @@ def with_own_energies(
     return SelfConsistentReference(reference, relaxer, energies)
 
 
-def build_dft(choice: dft.DftChoice, settings: Settings) -> DftEngine | None:
-    """The DFT engine that the campaign file names; None where the campaign ends at the hull."""
+def build_dft(
+    choice: dft.DftChoice, settings: Settings, elsewhere: Runner | None = None
+) -> DftEngine | None:
+    """The DFT engine that the campaign file names; None where the campaign ends at the hull.
+
+    Args:
+        elsewhere: who runs its calculations in place of this machine.
+    """
     match choice:
         case dft.NoDftChoice():
             return None
@@ -182,7 +189,7 @@ def build_dft(choice: dft.DftChoice, settings: Settings) -> DftEngine | None:
             from ..engines.dft_engine import FlowEngine
             from ..engines.recipes import recipe_for
 
-            return FlowEngine(recipe_for(choice), choice, settings.cache / "dft")
+            return FlowEngine(recipe_for(choice), choice, settings.cache / "dft", elsewhere)
 
 
 def _plugin(choice: PluginChoice, protocol: type[T]) -> T:

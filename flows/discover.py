@@ -52,7 +52,7 @@ def discover(
     folder: str | None = None,
     rounds: Rounds | None = None,
     attempts: Attempts = 1,
-    cluster: str | None = None,  # noqa: ARG001
+    cluster: str | None = None,
 ) -> State[dict[str, Any]]:
     """Run a campaign, or go on with one, until its budget is spent.
 
@@ -69,19 +69,23 @@ def discover(
     Returns:
         The summary: counts, rates with intervals, why the run ended.
     """
-    return conduct(campaign, campaign_folder(folder, campaign.name), attempts, rounds)
+    return conduct(campaign, campaign_folder(folder, campaign.name), attempts, rounds, cluster)
 
 
 def conduct(
-    campaign: Campaign, folder: Path, attempts: int = 1, at_most: int | None = None
+    campaign: Campaign,
+    folder: Path,
+    attempts: int = 1,
+    at_most: int | None = None,
+    cluster: str | None = None,
 ) -> State[dict[str, Any]]:
     """The body of the flow.
 
     Args:
-        at_most: so many rounds in which anything is left to do.
+        at_most: so many rounds in which anything is left to do. cluster: as for `discover`.
     """
     logger = get_run_logger()
-    context = assemble(campaign, folder, load_settings(), attempts)
+    context = assemble(campaign, folder, load_settings(cluster), attempts)
     refuse_changed_inputs(context)
     remember(campaign, folder)
     if others := context.ledger.active_owners():

@@ -11,6 +11,8 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
+from ..cluster.settings import Cluster
+from ..core.ledger import Work
 from ..core.records import AFTER_ROUNDS, Stage
 from ..tasks.assess import assess
 from ..tasks.context import Context
@@ -26,6 +28,7 @@ SCREEN_BATCH = 50
 ASSESS_BATCH = 50
 REVIEW_BATCH = 50
 RELAX_BATCH_PER_WORKER = 8
+JOBS = 100  # tasks of a stage that wait for jobs; where more may be in flight, a task has several jobs
 
 
 @dataclass
@@ -69,28 +72,15 @@ def lanes(context: Context, slots: range) -> list[Lane]:
     def claim(stage: Stage, limit: int, *, ordered: bool) -> Callable[[], Any]:
         return lambda: ledger.claim(stage, slots, limit, ordered=ordered, attempts=context.attempts)
 
-    # Tags are Prefect's concurrency limits: they hold over all campaigns of a server that sets them.
-    choice = context.campaign.relaxer
-    relax_here = relax.with_options(tags={"gpu" if getattr(choice, "device", "") == "cuda" else "cpu"})
-
     found = [
-        Lane(
-            claim=lambda: ledger.claim_generate(slots, GENERATE_BATCH),
-            submit=lambda work: generate.submit(context, work),
-        ),
+        _proposing(context, slots),
         Lane(
             claim=claim(Stage.SCREEN, SCREEN_BATCH, ordered=True),
             submit=lambda work: screen.submit(context, work, slots),
         ),
     ]
     if Stage.RELAX in stages:
-        found.append(
-            Lane(
-                claim=claim(Stage.RELAX, RELAX_BATCH_PER_WORKER * context.workers, ordered=False),
-                submit=lambda work: relax_here.submit(context, work),
-                width=2,  # so that the workers are busy while a batch ends
-            )
-        )
+        found.append(_relaxing(context, slots))
     if Stage.ASSESS in stages:
         found.append(
             Lane(
@@ -107,6 +97,51 @@ def lanes(context: Context, slots: range) -> list[Lane]:
         )
     )
     return found
+
+
+def _proposing(context: Context, slots: range) -> Lane:
+    ledger, cluster = context.ledger, context.cluster
+    if cluster is None or cluster.generate is None:
+        return Lane(
+            claim=lambda: ledger.claim_generate(slots, GENERATE_BATCH),
+            submit=lambda work: generate.submit(context, work),
+        )
+    width, size = _jobs(cluster)
+    generate_there = generate.with_options(tags={"cluster"})
+    return Lane(
+        claim=lambda: ledger.claim_generate(slots, size),
+        submit=lambda work: generate_there.submit(context, work),
+        width=width,
+    )
+
+
+def _relaxing(context: Context, slots: range) -> Lane:
+    # Tags are Prefect's concurrency limits: they hold over all campaigns of a server that sets them.
+    ledger, cluster, attempts = context.ledger, context.cluster, context.attempts
+    if cluster is None or cluster.relax is None:
+        on_gpu = getattr(context.campaign.relaxer, "device", "") == "cuda"
+        relax_here = relax.with_options(tags={"gpu" if on_gpu else "cpu"})
+        size = RELAX_BATCH_PER_WORKER * context.workers
+        return Lane(
+            claim=lambda: ledger.claim(Stage.RELAX, slots, size, attempts=attempts),
+            submit=lambda work: relax_here.submit(context, work),
+            width=2,  # so that the workers are busy while a batch ends
+        )
+    width, full = _jobs(cluster)
+    relax_there = relax.with_options(tags={"cluster"})
+
+    def claim() -> list[Work]:
+        """Full jobs, as long as more crystals are to come."""
+        least = full if ledger.unfinished(slots, Stage.SCREEN) else 1
+        return ledger.claim(Stage.RELAX, slots, full, attempts=attempts, least=least)
+
+    return Lane(claim, lambda work: relax_there.submit(context, work), width, every=2)
+
+
+def _jobs(cluster: Cluster) -> tuple[int, int]:
+    """Tasks of a stage at a time, and crystals in each: so many that all jobs can be in flight."""
+    width = min(cluster.in_flight, JOBS)
+    return width, cluster.batch * math.ceil(cluster.in_flight / width)
 
 
 def run_slots(context: Context, slots: range, show: Callable[[range], None] = lambda _: None) -> bool:

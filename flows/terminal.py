@@ -35,18 +35,20 @@ def conduct(
     body: Callable[[], dict[str, Any]],
     *,
     alone: bool = False,
+    cluster: Path | None = None,
 ) -> dict[str, Any]:
     """Check everything, then run the flow with the live funnel; Ctrl-C and SIGTERM stop it cleanly.
 
     Args:
         alone: refuse a campaign that another process works on, instead of sharing the work.
+        cluster: a cluster file, in the place of what HELIODOR_CLUSTER says.
     """
     from .assemble import assemble
     from .build import open_ledger
     from .progress import live
 
     console = Console(stderr=True)
-    settings = load_settings()
+    settings = load_settings(cluster)
     assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
     console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
     ledger = open_ledger(campaign, folder, settings)

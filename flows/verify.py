@@ -47,6 +47,8 @@ def verify_plans(
     waiting = distinct(plans)
     calculator(context).write_manifest(waiting, context.folder / _FOLDER)
     n_all = len(waiting)
+    cluster = context.cluster
+    width = cluster.in_flight if cluster is not None and cluster.dft is not None else context.workers
     ended: dict[str, DftResult | Failure] = {}
     running: dict[str, PrefectFuture[DftResult | Failure | None]] = {}
     done: deque[PrefectFuture[DftResult | Failure | None]] = deque()
@@ -61,7 +63,7 @@ def verify_plans(
         if context.stop.is_set() or not (running or waiting):
             return outcomes
         for ticket in waiting:
-            if len(running) < context.workers and ticket.input_digest not in running:
+            if len(running) < width and ticket.input_digest not in running:
                 future = compute.submit(context, ticket)
                 running[ticket.input_digest] = future
                 # By its thread: a future's `state` would ask the server at each look.

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..cluster.settings import Cluster
 from ..core.campaign import Campaign
 from ..core.crystal import Crystal
 from ..core.errors import StorageError
@@ -85,6 +86,7 @@ class Context:
         ceilings: eV of the cell above which relaxations may be given up; None: none is.
         scorers: what adds columns. resources: closed when the campaign ends: worker processes.
         folder: where outputs go. workers: crystals relaxed at the same time.
+        cluster: which stages run as jobs; None: none.
     """
 
     campaign: Campaign
@@ -102,6 +104,7 @@ class Context:
     ceilings: Callable[[Sequence[Crystal]], list[float | None]] | None = None
     scorers: Sequence[Scorer] = ()
     attempts: int = 1
+    cluster: Cluster | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     stop: threading.Event = field(default_factory=threading.Event)
 

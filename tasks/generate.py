@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from prefect import task
@@ -25,21 +25,27 @@ _FLUSH = 25  # proposals recorded together: what a kill can cost
 )
 def generate(context: Context, slots: Sequence[int]) -> int:
     """Propose crystals for the claimed slots; returns how many were recorded."""
-    inputs = getattr(context.generator, "provenance", {})
-    record = context.provenance("generate", generator=context.generator.name, **inputs)
+    inputs = {"generator": context.generator.name, **getattr(context.generator, "provenance", {})}
+    hosts: Mapping[int, str] = getattr(context.generator, "hosts", {})  # of the nodes of its jobs
     count = 0
+
+    def add(items: list[tuple[int, Candidate | Failure]]) -> None:
+        for host, group in groupby(items, key=lambda item: hosts.get(item[0])):
+            where = {"hostname": host} if host else {}
+            context.ledger.add(list(group), context.provenance("generate", **inputs, **where))
+
     with context.meter.using(context.generator):
         for run in _runs(slots):
             buffer: list[tuple[int, Candidate | Failure]] = []
             for item in _stream(context, run):
                 buffer.append(item)
                 if len(buffer) >= _FLUSH:
-                    context.ledger.add(buffer, record)
+                    add(buffer)
                     count += len(buffer)
                     buffer = []
                 if context.stop.is_set():
                     break
-            context.ledger.add(buffer, record)
+            add(buffer)
             count += len(buffer)
     return count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from ..core.crystal import Crystal
 from ..core.errors import HeliodorError
 from ..core.ledger import Work
+from ..core.protocols import Relaxer
 from ..core.records import Failure, Outcome, Prepared, Reason, Relaxed, Stage, Status
 from .context import Context, failed
 
@@ -25,13 +26,13 @@ def relax(context: Context, work: Sequence[Work]) -> int:
     waiting: dict[str, list[Work]] = {}
     for item in work:
         waiting.setdefault(item.candidate.key, []).append(item)
-    record = context.provenance("relax", relaxer=relaxer.model, **getattr(relaxer, "provenance", {}))
+    hosts: Mapping[str, str] = getattr(relaxer, "hosts", {})
     converged = 0
     try:
         with context.meter.using(relaxer):
             for result in _results(context, [items[0].candidate.crystal for items in waiting.values()]):
                 outcomes = [relax_outcome(item, result) for item in waiting.pop(result.key)]
-                context.ledger.record(outcomes, record)
+                context.ledger.record(outcomes, _provenance(context, relaxer, hosts.get(result.key)))
                 converged += sum(o.status == Status.PASSED for o in outcomes)
                 if context.stop.is_set():
                     break
@@ -39,6 +40,12 @@ def relax(context: Context, work: Sequence[Work]) -> int:
         if not context.stop.is_set():
             raise  # otherwise the relaxer was closed under us, because we are to stop
     return converged
+
+
+def _provenance(context: Context, relaxer: Relaxer, host: str | None) -> tuple[str, dict[str, Any]]:
+    """Where it ran: on this machine, or on the node of its job."""
+    inputs = {"relaxer": relaxer.model, **getattr(relaxer, "provenance", {})}
+    return context.provenance("relax", **inputs, **({"hostname": host} if host else {}))
 
 
 def _results(context: Context, crystals: Sequence[Crystal]) -> Iterator[Relaxed | Failure]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import runpy
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,27 @@ def heliodor(environment: dict[str, str], tmp_path: Path) -> Heliodor:
         )
 
     return call
+
+
+Recorded = Callable[[Path, str], int]
+
+
+@pytest.fixture
+def recorded() -> Recorded:
+    """How many outcomes of a stage the ledger in a folder holds: what to wait for before a kill."""
+
+    def count(folder: Path, stage: str) -> int:
+        path = folder / "ledger.sqlite"
+        if not path.is_file():
+            return 0
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+            try:
+                rows = ledger.execute("select count(*) from outcome where stage = ?", [stage])
+                return int(rows.fetchone()[0])
+            except sqlite3.OperationalError:  # not made yet
+                return 0
+
+    return count
 
 
 @pytest.fixture

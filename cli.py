@@ -17,6 +17,7 @@ import typer
 
 from . import (
     __version__,
+    cli_deploy,
     cli_generate,
     cli_models,
     cli_review,
@@ -223,6 +224,7 @@ cli_generate.register(app)
 cli_models.register(app)
 cli_review.register(app)
 cli_verify.register(app)
+cli_deploy.register(app)
 cli_tables.register(app)
 
 

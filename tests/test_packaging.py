@@ -30,6 +30,7 @@ def test_only_modules_that_ship_lie_at_the_root():
     assert {p.name for p in ROOT.glob("*.py")} == {
         "__init__.py",
         "cli.py",
+        "cli_deploy.py",
         "cli_generate.py",
         "cli_models.py",
         "cli_review.py",

@@ -53,7 +53,8 @@ class Server:
         """Start, and wait until it answers."""
         command = [sys.executable, "-m", "prefect", "server", "start"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        environment = {**_clean(), "PREFECT_HOME": str(self.home), **self._settings}
+        ours = {"PREFECT_HOME": str(self.home), "PREFECT_UI_API_URL": self.url}
+        environment = {**_clean(), **ours, **self._settings}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         until = time.monotonic() + START

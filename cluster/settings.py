@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..core.choices.section import Section
 from ..core.errors import InputError
@@ -62,6 +62,19 @@ class Resources(Section):
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+class JobflowRemote(Section):
+    """A project of the user's jobflow-remote, whose runner brings DFT calculations to its workers."""
+
+    project: str | None = Field(default=None, description="Project; empty: jobflow-remote's default.")
+    worker: str | None = Field(default=None, description="Worker; empty: the project's first.")
+    exec_config: str | dict[str, Any] | None = Field(
+        default=None, description="Name in the project, or modules, export, pre_run, post_run."
+    )
+    resources: dict[str, Any] | None = Field(
+        default=None, description="As the worker's scheduler takes them; empty: the worker's own."
+    )
+
+
 class Cluster(Section):
     """Which stages run as jobs, and how. A stage that is not named runs where the campaign runs."""
 
@@ -82,6 +95,20 @@ class Cluster(Section):
     generate: Resources | None = Field(default=None, description="Jobs that propose crystals.")
     relax: Resources | None = Field(default=None, description="Jobs that relax.")
     dft: Resources | None = Field(default=None, description="Jobs of one DFT calculation each.")
+    jobflow_remote: JobflowRemote | None = Field(
+        default=None, description="In place of dft: calculations go to the user's jobflow-remote."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.dft is not None and self.jobflow_remote is not None:
+            raise ValueError("dft and jobflow_remote are two ways for the same calculations: give one")
+        return self
+
+    @property
+    def dft_elsewhere(self) -> bool:
+        """Whether calculations do not run where the campaign runs."""
+        return self.dft is not None or self.jobflow_remote is not None
 
 
 def load_cluster(path: Path) -> Cluster:

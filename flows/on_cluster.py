@@ -74,9 +74,24 @@ class OnCluster:
         return RemoteRelaxer(local, choice, self.desk, self.cluster.relax, place, self._program)
 
     def calculations(self, choice: DftChoice) -> Runner | None:
-        """Who runs the DFT calculations; None where they do not run as jobs."""
-        if self.cluster.dft is None or not isinstance(choice, DftRun):
+        """Who runs the DFT calculations; None where the cluster file does not say, or nobody is to.
+
+        Raises:
+            InputError, MissingError: jobflow-remote has no such project, or is not there.
+        """
+        if not self.cluster.dft_elsewhere or not isinstance(choice, DftRun) or not choice.run:
             return None
+        if (theirs := self.cluster.jobflow_remote) is not None:
+            from ..engines.jobflow_project import JobflowProject
+
+            return JobflowProject(
+                theirs.project,
+                theirs.worker,
+                theirs.exec_config,
+                theirs.resources,
+                attempts=choice.attempts,
+                poll=self.cluster.poll,
+            )
         return partial(self._calculate, choice.attempts)
 
     def _calculate(self, attempts: int, ticket: DftTicket, stop: Event) -> DftResult | Failure | None:

@@ -48,7 +48,7 @@ def verify_plans(
     calculator(context).write_manifest(waiting, context.folder / _FOLDER)
     n_all = len(waiting)
     cluster = context.cluster
-    width = cluster.in_flight if cluster is not None and cluster.dft is not None else context.workers
+    width = cluster.in_flight if cluster is not None and cluster.dft_elsewhere else context.workers
     ended: dict[str, DftResult | Failure] = {}
     running: dict[str, PrefectFuture[DftResult | Failure | None]] = {}
     done: deque[PrefectFuture[DftResult | Failure | None]] = deque()

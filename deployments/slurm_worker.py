@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+import httpx
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_GRACE = 60  # seconds for a cancelled flow to end by itself
 _PATIENCE = 600  # seconds for which a worker may be between taking a flow run and submitting its job
 
 
@@ -111,23 +113,34 @@ class SlurmWorker(BaseWorker[SlurmJobConfiguration, SlurmVariables, SlurmWorkerR
     async def _ended(
         self, flow_run: FlowRun, number: str, configuration: SlurmJobConfiguration
     ) -> JobState:
-        """Wait for the end of a job; a controller that does not answer is waited for."""
+        """Wait for the end of a job; a controller or a server that does not answer is waited for."""
         log, slurm = self.get_flow_run_logger(flow_run), configuration.slurm()
         said, lost = "", False
         while True:
             try:
                 state = await anyio.to_thread.run_sync(slurm.states, [number], abandon_on_cancel=True)
-            except StorageError as error:
-                words = str(error)
-            else:
                 found = state[number]
                 if found.phase is Phase.ENDED or (found.phase is Phase.LOST and lost):
                     return found
                 lost, words = found.phase is Phase.LOST, f"{found.phase}: {found.detail}"
+                if await self._is_to_stop(flow_run.id):
+                    await anyio.to_thread.run_sync(slurm.cancel, [number])
+            except (StorageError, httpx.HTTPError) as error:
+                words = f"is watched later: {error}"
             if words != said:
                 log.info("Slurm job %s %s", number, words)
                 said = words
             await anyio.sleep(configuration.poll)
+
+    async def _is_to_stop(self, flow_run_id: UUID) -> bool:
+        """Whether a cancelled run's job is ours to end: one that has started ends itself, if it can."""
+        try:
+            flow_run = await self.client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return False
+        if flow_run.state is None or not flow_run.state.is_cancelling():
+            return False
+        return flow_run.start_time is None or _age(flow_run.state.timestamp) > _GRACE
 
     async def _explain(self, flow_run_id: UUID, number: str, state: JobState, job: Job) -> bool:
         """Say in the flow run's log how its job ended; whether it died with the run unfinished."""

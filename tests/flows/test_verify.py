@@ -152,6 +152,7 @@ def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment
         )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 def test_vasp_that_ran_elsewhere(heliodor, campaign, vasp_outputs, tmp_path):
     """Written, computed somewhere else, copied back: judged once, on the reference's hull."""

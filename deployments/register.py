@@ -54,9 +54,7 @@ class Plan:
     cluster: Path | None = None
 
 
-def deploy(
-    campaign: Campaign | None, plan: Plan, pool: str | None, resumes: int, *, paused: bool | None = None
-) -> list[str]:
+def deploy(campaign: Campaign | None, plan: Plan, pool: str | None, resumes: int) -> list[str]:
     """Register deployments and the automations that resume their runs; doing it again updates them.
 
     Args:
@@ -86,7 +84,6 @@ def deploy(
         for deployment in made:
             deployment.work_pool_name = pool
             deployment.job_variables = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}}
-            deployment.paused = paused
             deployment.apply()
         register_resuming(client, resumes)
     return [deployment.full_name for deployment in made]
@@ -169,6 +166,7 @@ def _deployment(
     made: RunnerDeployment = flow.to_deployment(  # type: ignore[assignment]  # it is synchronous here
         name=name,
         parameters=parameters,
+        description=str(flow.description).split("\n\n", maxsplit=1)[0],
         tags=[TAG, *tags],
         version=__version__,
         schedule=_schedule(plan) if plan.cron else None,

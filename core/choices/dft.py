@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .relaxers import PotentialName
-from .section import PluginChoice, Section
+from .section import BY_KIND, PluginChoice, Section
 
 
 class DftRun(Section):
@@ -94,5 +94,5 @@ class NoDftChoice(Section):
 
 DftChoice = Annotated[
     AbinitChoice | GpawChoice | MlipDftChoice | VaspChoice | NoDftChoice | PluginChoice,
-    Field(discriminator="kind"),
+    BY_KIND,
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from .section import PluginChoice, Section
+from .section import BY_KIND, PluginChoice, Section
 
 
 def _groups(value: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,8 +65,12 @@ class DiffusionChoice(Section):
         default_factory=dict, description="Targets, for example bulk_modulus: 200 or [150, 250]."
     )
     guidance: float = Field(default=2.0, ge=0, le=20, description="Weight of the property targets.")
-    planar: PlanarChoice | None = None
-    around: AroundChoice | None = None
+    planar: PlanarChoice | None = Field(
+        default=None, title="Planar", description="Hold a planar lattice of one element. Empty: none."
+    )
+    around: AroundChoice | None = Field(
+        default=None, title="Around", description="Explore around known crystals. Empty: from noise."
+    )
     batch: int | None = Field(default=None, ge=1, description="Crystals side by side.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to sample.")
 
@@ -107,5 +111,5 @@ class FilesChoice(Section):
 
 GeneratorChoice = Annotated[
     DiffusionChoice | SubstitutionChoice | RandomChoice | FilesChoice | PluginChoice,
-    Field(discriminator="kind"),
+    BY_KIND,
 ]

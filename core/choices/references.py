@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from .section import PluginChoice, Section
+from .section import BY_KIND, PluginChoice, Section
 
 Energies = Annotated[
     Literal["reference", "own"],
@@ -53,5 +53,5 @@ class FileChoice(Section):
 
 
 ReferenceChoice = Annotated[
-    EmbeddedChoice | MpChoice | FileChoice | PluginChoice, Field(discriminator="kind")
+    EmbeddedChoice | MpChoice | FileChoice | PluginChoice, BY_KIND
 ]

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from ..elements import parse_elements
 from ..errors import InputError
 from ..schemes import Corrections
-from .section import PluginChoice, Section
+from .section import BY_KIND, PluginChoice, Section
 
 PotentialName = Literal["chgnet", "sevennet", "sevennet-mf-pbe", "sevennet-mf-r2scan"]
 
@@ -140,7 +140,7 @@ class NoRelaxerChoice(Section):
 
 RelaxerChoice = Annotated[
     ChgnetChoice | SevennetChoice | SevennetMfChoice | AseChoice | NoRelaxerChoice | PluginChoice,
-    Field(discriminator="kind"),
+    BY_KIND,
 ]
 
 

@@ -52,6 +52,4 @@ class FileChoice(Section):
     energies: Energies = "reference"
 
 
-ReferenceChoice = Annotated[
-    EmbeddedChoice | MpChoice | FileChoice | PluginChoice, BY_KIND
-]
+ReferenceChoice = Annotated[EmbeddedChoice | MpChoice | FileChoice | PluginChoice, BY_KIND]

@@ -53,6 +53,7 @@ class MlipChoice(Section):
     )
     first: Annotated[FirstStage | None, BeforeValidator(_first)] = Field(
         default=None,
+        title="First",
         description="Relax with a cheaper potential before, for example first: chgnet. If it fails, the"
         " crystal is relaxed from its start.",
     )

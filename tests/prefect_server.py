@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START = 120  # seconds: the first start migrates the database, on a busy machine
+START = 240  # seconds: the first start migrates the database, on a busy machine
 
 
 class Server:

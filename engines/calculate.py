@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import HeliodorError
-from ..core.lock import working_in
+from ..core.lock import BusyError, working_in
 from ..core.records import DftResult, Failure
 from .calculation import STORE, Calculation, flow_result, job_store
 from .dft_results import write_failure
@@ -27,31 +31,41 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("heliodor.engines")
 
+_MOMENT = 0.5  # seconds: a batch system tells all processes of a job to end, some a little before us
+_GRACE = 10.0  # seconds between asking a program to end and ending it
 _PATIENCE = 2.0  # seconds for a folder that is held: somebody may only be looking whether it is
 
 
-def calculate(folder: Path, attempts: int = 3) -> DftResult | Failure:
+class Stopped(BaseException):
+    """A signal asks us to end. Not an `Exception`: no reader of outputs may take it for its own."""
+
+
+def calculate(folder: Path, attempts: int = 3, stop: Event | None = None) -> DftResult | Failure:
     """Bring a calculation to its end, or tell how it ended before.
 
     Args:
         folder: what `FlowEngine.prepare` wrote.
         attempts: how often it is run if what went wrong can be mended.
+        stop: set when this process is to end; a program that ends then has not failed.
 
     Raises:
         InputError: the folder holds no calculation, or it was changed.
         BusyError: another process is running it.
+        Stopped: `stop` was set before it came to its end.
     """
     calculation = Calculation(folder.resolve())
     with working_in(calculation.folder, _PATIENCE):
         ended = calculation.ended
-        return ended if ended is not None else _to_its_end(calculation, attempts)
+        return ended if ended is not None else _to_its_end(calculation, attempts, stop or Event())
 
 
-def _to_its_end(calculation: Calculation, attempts: int) -> DftResult | Failure:
+def _to_its_end(calculation: Calculation, attempts: int, stop: Event) -> DftResult | Failure:
     while True:
         ended = _attempt(calculation)
         if isinstance(ended, Parsed):
             return calculation.finish(ended)
+        if stop.wait(_MOMENT):
+            raise Stopped
         if not calculation.mend(ended, attempts):
             failure = calculation.failure(ended)
             digest = calculation.record["input_digest"]
@@ -105,14 +119,50 @@ def _newest(place: Path) -> Path:
     return max((path for path in place.iterdir() if path.is_dir()), key=lambda p: p.stat().st_mtime)
 
 
+@contextmanager
+def _asked_to_stop() -> Iterator[Event]:
+    """SIGUSR1 and SIGTERM end what is being done; what it has started is ended, too."""
+    import psutil
+
+    stop = Event()
+
+    def asked(_number: int, _frame: object) -> None:
+        if not stop.is_set():
+            stop.set()
+            raise Stopped
+
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, asked)
+    try:
+        yield stop
+    finally:
+        children = psutil.Process().children(recursive=True)
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    end(child)
+            children = psutil.wait_procs(children, timeout=_GRACE)[1]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the folder that the command line names."""
+    """Run the folder that the command line names.
+
+    SIGUSR1 and SIGTERM end it with exit code 75: run again, it goes on with the next job of its Flow.
+    """
     parser = argparse.ArgumentParser(prog="python -m heliodor.engines.calculate", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--attempts", type=int, default=3, help="how often, if it can be mended")
     given = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # or a program starts as many as the node has cores
     try:
-        ended = calculate(given.folder, given.attempts)
+        with _asked_to_stop() as stop:
+            ended = calculate(given.folder, given.attempts, stop)
+    except Stopped:
+        sys.stdout.write("stopped; jobs of the Flow that have ended are not run again\n")
+        return os.EX_TEMPFAIL
+    except BusyError as error:
+        sys.stderr.write(f"{error}\n")
+        return os.EX_TEMPFAIL
     except HeliodorError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

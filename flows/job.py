@@ -216,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of this job")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
+    os.environ.setdefault("OMP_NUM_THREADS", str(given.workers))  # not as many as the node has cores
     folder = JobFolder(given.folder.resolve())
     with _asked_to_stop() as stop:
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect.client.orchestration import get_client
 from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
 from ..core.errors import InputError
@@ -53,12 +53,18 @@ def _automation(campaign: str | None, event: str, block: UUID) -> AutomationCore
     return AutomationCore(
         name=f"heliodor {campaign or 'all campaigns'}: {event}",
         description=f"Tells of {event}: {subject}.",
+        # All fields said, defaults too: an update sends only what was said.
+        enabled=True,
         trigger=EventTrigger(
+            type="event",
+            posture=Posture.Reactive,
+            threshold=1,
             expect={event},
             match={"prefect.resource.id": f"heliodor.campaign.{campaign or '*'}"},
         ),
         actions=[
             SendNotification(
+                type="send-notification",
                 block_document_id=block,
                 subject="{{ event.resource.name }}: " + subject,
                 body="{{ event.payload.message }}\n\nfolder: {{ event.payload.folder }}",

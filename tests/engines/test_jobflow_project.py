@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
+from heliodor.cluster.settings import Cluster
+from heliodor.core.campaign import parse_campaign
 from heliodor.core.choices.dft import MlipDftChoice
 from heliodor.core.crystal import Crystal
 from heliodor.core.errors import InputError
@@ -25,6 +27,7 @@ from heliodor.engines.dft_engine import FlowEngine
 from heliodor.engines.jobflow_project import JobflowProject
 from heliodor.engines.mlip_recipe import MlipRecipe
 from heliodor.engines.relaxation_path import relaxation_path
+from heliodor.flows.on_cluster import OnCluster
 
 jobflow_remote = pytest.importorskip("jobflow_remote", reason="jobflow-remote is not installed")
 pytest.importorskip("chgnet")
@@ -122,6 +125,15 @@ def engine(recipe=None, **project) -> FlowEngine:
     return FlowEngine(recipe or MlipRecipe(), MlipDftChoice(kind="mlip"), None, elsewhere)
 
 
+def from_cluster_file(section: dict[str, str], *, run: bool = True):
+    """Who runs the calculations of a campaign."""
+    cluster = Cluster.model_validate({"jobflow_remote": section})
+    campaign = parse_campaign(
+        {"name": "si", "space": {"elements": ["Si"]}, "generator": {"kind": "substitution"}}
+    )
+    return OnCluster(cluster, campaign, Path()).calculations(MlipDftChoice(kind="mlip", run=run))
+
+
 def stopped(seconds: float) -> threading.Event:
     stop = threading.Event()
     threading.Timer(seconds, stop.set).start()
@@ -139,6 +151,7 @@ class Raises(MlipRecipe):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # each of two jobs is a process that loads everything
 def test_a_calculation_is_submitted_once_and_comes_home(controller, tmp_path):
     """The same result as calculated in the folder, whoever waits for it."""
     first = engine()
@@ -225,6 +238,10 @@ def test_projects_that_cannot_do_it(server, tmp_path):
     with pytest.raises(InputError, match=r"jobflow_remote.exec_config.module: got \['abinit'\]"):
         JobflowProject("lab", exec_config={"module": ["abinit"]})
     new = engine(exec_config={"modules": ["abinit"]})
+    assert isinstance(from_cluster_file({"project": "lab", "worker": "here"}), JobflowProject)
+    with pytest.raises(InputError, match=r"jobflow_remote.worker: got 'far'"):
+        from_cluster_file({"project": "lab", "worker": "far"})
+    assert from_cluster_file({"worker": "far"}, run=False) is None  # inputs only: nobody is to run them
     [ticket] = new.prepare([SILICON], tmp_path / "dft")
     begun = time.monotonic()
     with pytest.raises(InputError, match="has not been initialised"):

@@ -65,7 +65,6 @@ class Snapshot:
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "budget": self.budget,
             "stages": {
                 stage.value: {
                     "passed": self.passed[stage],

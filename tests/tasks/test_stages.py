@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -320,11 +320,10 @@ def test_pipeline_lanes_report_what_a_task_raised():
     from heliodor.flows.pipeline import Lane
 
     class Future:
-        state = SimpleNamespace(is_final=lambda: True)
-
         def result(self):
             raise RuntimeError("boom")
 
-    lane = Lane(claim=lambda: None, submit=lambda _: None, running=[Future()])
+    future = Future()
+    lane = Lane(lambda: None, lambda _: None, running=[future], ended=deque([future]))
     with pytest.raises(RuntimeError, match="boom"):
         lane.advance(eager=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError, MissingError
 
@@ -56,9 +56,18 @@ def require_pool(client: SyncPrefectClient, name: str) -> None:
 
 
 def put_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    """Make an automation, or bring the one of this name up to date."""
+    """Make an automation, or bring the one of this name up to date.
+
+    One that is as it should be is left alone: with an update the server forgets what it has seen, such
+    as the runs that it watches for silence.
+    """
     found = client.read_automations_by_name(automation.name)
-    if found:
-        client.update_automation(found[0].id, automation)
-    else:
+    if not found:
         client.create_automation(automation)
+    elif _content(found[0]) != _content(automation):
+        client.update_automation(found[0].id, automation)
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    """What decides how it works; the server adds to it."""
+    return automation.model_dump(mode="json", include={"description", "trigger", "actions"})

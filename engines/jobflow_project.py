@@ -131,7 +131,9 @@ class JobflowProject:
 
     @cached_property
     def _opened(self) -> JobController:
-        return self._project.get_job_controller()
+        from jobflow_remote import JobController
+
+        return JobController.from_project(self._project)
 
     @property
     def _controller(self) -> JobController:

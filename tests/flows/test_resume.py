@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from heliodor.core.records import Stage
 from heliodor.flows.build import stages_of
 
 KILLS = 5
-CANDIDATES = 80
+CANDIDATES = 48
 WORKERS = 2
 
 # A plugin as a third party would write one: CHGNet, noting each crystal that it begins.
@@ -96,6 +96,10 @@ def assert_close(a, b, where) -> None:
         assert a == b, where
 
 
+def lines_of(log: Path) -> list[str]:
+    return log.read_text().split() if log.exists() else []
+
+
 def sqlite_of(folder: Path) -> str:
     return f"sqlite:///{folder / 'ledger.sqlite'}"
 
@@ -118,20 +122,21 @@ def test_kill_minus_nine_at_random_moments(heliodor, environment, plugin, tmp_pa
 
     killed_file, killed_log = campaign("killed")
     command = [sys.executable, "-m", "heliodor.cli", "run", killed_file, "--out", tmp_path / "killed"]
+    computed_by_then = len(set(calm_log.read_text().split()))
+    # From before the first proposal, over the middle of relaxing, to shortly before the end.
     moments = random.Random(0)
-    kills = 0
-    for _ in range(KILLS):
+    for share in (0, 0, *sorted(moments.uniform(0.1, 0.8) for _ in range(KILLS - 2))):
         process = subprocess.Popen(
             [str(part) for part in command], env=environment, cwd=tmp_path,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        try:  # from before the first proposal to the middle of relaxing
-            process.wait(moments.uniform(3, 10))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
+        while share and len(set(lines_of(killed_log))) < share * computed_by_then:
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.3) if share else moments.uniform(0, 6))
+        assert process.poll() is None, "the campaign ended before the kill: make it longer"
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert kills == KILLS, f"the campaign ended after {kills} kills: make it longer"
     last = heliodor("run", killed_file, "--out", tmp_path / "killed", PYTHONPATH=str(plugin))
     assert last.returncode == 0, last.stderr
     one = snapshot(calm_file, sqlite_of(tmp_path / "calm"))
@@ -140,7 +145,7 @@ def test_kill_minus_nine_at_random_moments(heliodor, environment, plugin, tmp_pa
     # Each kill can cost the crystals that were with the workers, or on their way to the ledger.
     computed, needed = (Counter(log.read_text().split()) for log in (killed_log, calm_log))
     assert set(computed) == set(needed)
-    assert computed.total() <= needed.total() + kills * (WORKERS + 1)
+    assert computed.total() <= needed.total() + KILLS * (WORKERS + 1)
 
 
 @pytest.mark.slow
@@ -171,7 +176,9 @@ def test_workers_databases_and_company_do_not_matter(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_kills_while_the_diffusion_model_proposes(heliodor, environment, tmp_path, write_campaign):
+def test_kills_while_the_diffusion_model_proposes(
+    heliodor, environment, recorded, tmp_path, write_campaign
+):
     def campaign(name: str) -> Path:
         generator = {"kind": "diffusion", "symmetric": False}  # the slower kind: no short cells
         budget = {"candidates": 100, "round_size": 50}
@@ -185,14 +192,17 @@ def test_kills_while_the_diffusion_model_proposes(heliodor, environment, tmp_pat
     calm = heliodor("run", calm_file, "--out", tmp_path / "calm")
     assert calm.returncode == 0, calm.stderr
     command = [sys.executable, "-m", "heliodor.cli", "run", killed_file, "--out", tmp_path / "killed"]
-    moments = random.Random(1)
-    for _ in range(2):
+    for proposed in (0, 1):
         process = subprocess.Popen(
             [str(part) for part in command], env=environment, cwd=tmp_path,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(6, 12))
+        while not (tmp_path / "killed" / "ledger.sqlite").is_file() or (
+            recorded(tmp_path / "killed", "generate") < proposed
+        ):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(1)
         assert process.poll() is None, "the campaign ended before the kill: make it longer"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -21,15 +21,7 @@ _LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]+")
 # Lines of the list are written by `task_list`, so that `eval` meets only what was quoted there. The
 # positional parameters are emptied before the site's lines: a sourced file would take them for its own.
 # $SLURM_JOB_ID of an array's last task is the whole array's, so a task goes by index.
-_BODY = """\
-line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {tasks}) && eval "set -- $line" && [ $# -gt 2 ] || exit 74
-job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-spent=$PWD/$job.seconds
-cd -- "$2" || exit 74
-exec >>job.log 2>&1
-start=${{SLURM_RESTART_COUNT:-0}}
-echo "-- $(date -u +%FT%TZ) $1 is job $job, start $start, on $(hostname)"
-shift 2
+_PROGRAM = """\
 command=("$@")
 set --
 program=
@@ -42,7 +34,17 @@ while wait "$program"; code=$?; kill -0 "$program" 2>/dev/null; do :; done  # a 
 wait "$program" 2>/dev/null; last=$?
 [ $last = 127 ] || code=$last
 trap - USR1 TERM
-if [ $code = 75 ] && [ "$start" -lt {restarts} ] && scontrol requeue "$job"; then
+"""
+_BODY = """\
+line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {tasks}) && eval "set -- $line" && [ $# -gt 2 ] || exit 74
+job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+spent=$PWD/$job.seconds
+cd -- "$2" || exit 74
+exec >>job.log 2>&1
+start=${{SLURM_RESTART_COUNT:-0}}
+echo "-- $(date -u +%FT%TZ) $1 is job $job, start $start, on $(hostname)"
+shift 2
+{program}if [ $code = 75 ] && [ "$start" -lt {restarts} ] && scontrol requeue "$job"; then
     echo $SECONDS >>"$spent"
     exec sleep 60  # which Slurm ends
 fi
@@ -104,16 +106,28 @@ def script(resources: Resources, *, restarts: int = 10) -> str:
         InputError: a value that would break out of its line.
     """
     options = directives(resources, requeue=restarts > 0)
+    body = _BODY.format(tasks=TASKS, program=_program(resources), restarts=restarts)
+    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), body])
+
+
+def _program(resources: Resources) -> str:
     container = resources.container or ""
     if container:
         _checked("container", container, _LINE, "one line: what to put before the command")
-    body = _BODY.format(
-        tasks=TASKS,
-        setup="\n".join(resources.setup),
-        container=f"{container} " if container else "",
-        restarts=restarts,
+    return _PROGRAM.format(
+        setup="\n".join(resources.setup), container=f"{container} " if container else ""
     )
-    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), body])
+
+
+def shell_command(job: Job, resources: Resources) -> list[str]:
+    """A job's command with setup and container, for batch systems that start one program themselves.
+
+    Raises:
+        InputError: a container of several lines.
+    """
+    python = python_of(resources)
+    command = [python if word == "{python}" else word for word in job.command]
+    return ["/bin/bash", "-c", _program(resources) + "exit $code", job.name, *command]
 
 
 def python_of(resources: Resources) -> str:

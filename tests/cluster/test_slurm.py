@@ -71,7 +71,7 @@ def test_an_array_of_different_ends(slurm, tmp_path):
     assert batch.find([j.name for j in jobs] + ["heliodor-none"]) == ids
 
     sleeper = ids[jobs[-1].name]
-    wait(batch, [sleeper], running)
+    wait(batch, [sleeper], lambda state: state.seconds >= 1)
     ended = [ids[j.name] for j in jobs[:-1]]
     states = [wait(batch, ended)[number] for number in ended]
     assert [s.end for s in states] == [End.COMPLETED, End.FAILED, End.FAILED, End.COMPLETED]

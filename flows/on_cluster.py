@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from ..cluster.choose import scheduler_of
 from ..cluster.collect import Program
 from ..cluster.desk import Desk, Posting
 from ..cluster.job_folder import job_name, last_words
 from ..cluster.remote import GENERATE, RELAX, RemoteGenerator, RemoteRelaxer
-from ..cluster.scheduler import Job, Scheduler
+from ..cluster.scheduler import Job
 from ..cluster.settings import Cluster, load_cluster
 from ..core.campaign import Campaign
 from ..core.choices.dft import DftChoice, DftRun
@@ -41,9 +42,9 @@ class OnCluster:
 
     def __init__(self, cluster: Cluster, campaign: Campaign, folder: Path) -> None:
         self.cluster = cluster
-        self.scheduler = scheduler_of(cluster)
-        self.desk = Desk(self.scheduler, cluster)
         self._root = (cluster.jobs / campaign.name if cluster.jobs else folder / "jobs").absolute()
+        self.scheduler = scheduler_of(cluster, self._root)
+        self.desk = Desk(self.scheduler, cluster)
         self._program = Program((*_PYTHON, "heliodor.flows.job"), Path.cwd())
 
     def check(self) -> None:
@@ -145,17 +146,6 @@ def on_cluster(campaign: Campaign, folder: Path, settings: Settings) -> OnCluste
     if settings.cluster is None:
         return None
     return OnCluster(load_cluster(settings.cluster), campaign, folder)
-
-
-def scheduler_of(cluster: Cluster) -> Scheduler:
-    """The batch system that the cluster file names."""
-    match cluster.scheduler:
-        case "slurm":
-            from ..cluster.slurm import Slurm
-
-            return Slurm()
-        case other:
-            raise InputError(f"cluster file: no scheduler '{other}' here yet; known: slurm")
 
 
 def _progress(folder: Path) -> object:

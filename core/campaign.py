@@ -206,11 +206,11 @@ class Campaign(Section):
             )
         return self
 
-    def science_digest(self) -> str:
-        """Digest of all that decides candidates and verdicts.
+    def science(self) -> dict[str, Any]:
+        """All that decides candidates and verdicts, and may not change while a campaign lasts.
 
-        The budget, the review, the selection and the machine limits of the relaxer may change between
-        runs of the same campaign; nothing else may.
+        What may: budget, review, select, dft; of the relaxer time_limit, memory_limit_gb,
+        max_supercell_atoms and device; of the generator batch and device.
         """
         content = self.model_dump(mode="json", exclude={"budget", "review", "select", "dft"})
         for limit in ("time_limit", "memory_limit_gb", "max_supercell_atoms", "device"):
@@ -223,7 +223,11 @@ class Campaign(Section):
             content["reference"].pop("energies", None)  # as before there was a choice
         if content["reference"].get("thermo_type") == "GGA_GGA+U":
             del content["reference"]["thermo_type"]  # as before there was a choice
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return content
+
+    def science_digest(self) -> str:
+        """Digest of `science`."""
+        return hashlib.sha256(json.dumps(self.science(), sort_keys=True).encode()).hexdigest()
 
 
 # --- reading -------------------------------------------------------------------------------------

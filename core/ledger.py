@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from . import schema as t
 from .attempts import candidates_of, failed_since, outcomes_of, standing
-from .campaign import Campaign
+from .campaign import Campaign, parse_campaign
 from .database import Database
 from .errors import InputError
 from .owner import new_owner, same_process, surely_dead
@@ -21,6 +21,15 @@ from .records import Candidate, Failure, Outcome, Reason, Stage, Status
 from .rows import candidate_row, changed, chunks, outcome_row, provenance_row
 
 _PRESENCE = "run"  # in place of a stage: whoever holds such a lease works on the campaign
+
+
+def _begun(spec: str) -> dict[str, Any]:
+    """What decided the results of a campaign when it began."""
+    content: dict[str, Any] = json.loads(spec)
+    try:
+        return parse_campaign(content).science()
+    except InputError:  # begun with a version whose files are read no more
+        return content
 
 
 @dataclass(frozen=True)
@@ -426,11 +435,11 @@ class Ledger:
                 sa.select(t.campaign).where(t.campaign.c.name == campaign.name)
             ).one()
         if row.science_digest != digest:
-            differences = changed(json.loads(row.spec), campaign.model_dump(mode="json"))
             raise InputError(
-                f"campaign '{campaign.name}' was begun with other settings: {', '.join(differences)}",
-                hint="budget, select, dft and the relaxer's limits may change; "
-                "for the rest give the campaign a new name (or another --out)",
+                f"campaign '{campaign.name}' was begun with other settings:\n  "
+                + "\n  ".join(changed(_begun(row.spec), campaign.science())),
+                hint="put them back, or give the campaign a new name (or another --out). Budget, review,"
+                " select, dft, and the relaxer's and generator's machine limits may change",
             )
         return int(row.id)
 

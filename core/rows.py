@@ -74,19 +74,13 @@ def chunks(slots: Sequence[int]) -> Iterable[Sequence[int]]:
     return (slots[i : i + _CHUNK] for i in range(0, len(slots), _CHUNK))
 
 
-def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted names of what differs between two campaign files, free sections left out."""
+def changed(old: dict[str, Any], new: dict[str, Any], within: str = "") -> list[str]:
+    """What differs between two `Campaign.science`: "space.max_atoms: 20, now 24"."""
     found = []
-    for section in sorted(set(old) | set(new)):
-        if section in ("budget", "select", "dft"):
-            continue
-        before, after = old.get(section), new.get(section)
+    for key in sorted(set(old) | set(new)):
+        name, before, after = f"{within}{key}", old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += [
-                f"{section}.{key} ({before.get(key)!r} -> {after.get(key)!r})"
-                for key in sorted(set(before) | set(after))
-                if before.get(key) != after.get(key)
-            ]
+            found += changed(before, after, f"{name}.")
         elif before != after:
-            found.append(f"{section} ({before!r} -> {after!r})")
+            found.append(f"{name}: {before!r}, now {after!r}")
     return found

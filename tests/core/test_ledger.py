@@ -267,7 +267,7 @@ def test_threads_share_a_ledger(ledger_url):
 def test_the_same_name_with_other_science_is_refused(ledger_url):
     open_ledger(ledger_url)
     changed = parse_campaign({**CAMPAIGN, "seed": 5, "budget": {"candidates": 3}})
-    with pytest.raises(InputError, match=r"seed \(0 -> 5\)"):
+    with pytest.raises(InputError, match="seed: 0, now 5"):
         Ledger(Database(ledger_url), changed)
     bigger = parse_campaign({**CAMPAIGN, "budget": {"candidates": 3}})
     Ledger(Database(ledger_url), bigger)

@@ -42,6 +42,9 @@ def verify(
     attempts: Annotated[
         int, typer.Option(min=1, help="Try crystals that failed again, up to so many times.")
     ] = 1,
+    cluster: Annotated[
+        Path | None, typer.Option(help="Cluster file: calculations run as jobs. [HELIODOR_CLUSTER]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Compute the best crystals and what they compete with by DFT, and say which are stable."""
@@ -50,22 +53,21 @@ def verify(
     from .flows.terminal import prepare_prefect
 
     prepare_prefect(verbose=False)
-    from .flows.verify_finalists import NOT_COMPUTED
-    from .flows.verify_finalists import verify as run_verify
+    from .flows.verify_finalists import NOT_COMPUTED, telling
+    from .flows.verify_finalists import verify as flow
 
     console = Console(stderr=True)
-    chosen: dict[str, Any] = {"kind": dft.value, "run": True} if dft else {}
-    chosen |= {} if run is None else {"run": run}
-    again = shlex.join(["heliodor", "verify", str(folder)])  # the folder remembers engine and place
+    on = ["--cluster", str(cluster)] if cluster is not None else []
+    again = shlex.join(["heliodor", "verify", str(folder), *on])  # the folder remembers engine and place
     try:
-        with console.status("looking for structures of the competing phases") as status:
-            found = run_verify(
-                str(folder),
-                chosen or None,
-                top,
-                attempts,
-                lambda done, n: status.update(f"{done} of {n} calculations"),
-            )
+        with (
+            console.status("looking for structures of the competing phases") as status,
+            telling(lambda done, n: status.update(f"{done} of {n} calculations")),
+        ):
+            engine: Any = dft.value if dft else None
+            there = str(cluster.absolute()) if cluster is not None else None
+            result: Any = flow(str(folder.absolute()), engine, run, top, attempts, there)
+            found = list(result)
     except KeyboardInterrupt:
         console.print(f"stopped; nothing that has ended is lost. Go on with: {again}", markup=False)
         raise

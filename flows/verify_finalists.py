@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from ..core.campaign import Campaign
 from ..core.choices.dft import DftRun
@@ -23,41 +29,61 @@ from ..tasks.verify import calculator
 from .assemble import assemble
 from .build import remember, reopen
 from .gate import allowed
+from .on_cluster import on_cluster
+from .parameters import Attempts, campaign_folder, checked, run_name
 from .stopping import stop_on_signals
-from .verify import make_plans, verify_plans
+from .verify import Progress, make_plans, verify_plans
 
+EngineName = Literal["abinit", "gpaw", "mlip", "vasp"]
 NOT_COMPUTED = "not computed"
-_LANES = 64  # tasks side by side; how many calculations, `workers` decides
+_told: ContextVar[Progress] = ContextVar("_told", default=lambda _done, _all: None)
+_LANES = 256  # tasks side by side; how many calculations, `workers` or the cluster file decides
+
+
+@contextmanager
+def telling(progress: Progress) -> Iterator[None]:
+    """Inside, flows tell `progress` how many of how many calculations have ended.
+
+    It cannot be a parameter: those are what a form asks for, and what the server keeps.
+    """
+    before = _told.set(progress)
+    try:
+        yield
+    finally:
+        _told.reset(before)
 
 
 @flow(
     name="verify",
-    flow_run_name="{folder}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=_LANES),  # type: ignore[arg-type]
     persist_result=False,
-    validate_parameters=False,
+    validate_parameters=False,  # `checked` does, and says what it found
 )
+@checked
 def verify(
     folder: str,
-    dft: dict[str, Any] | None = None,
-    top: int | None = None,
-    attempts: int = 1,
-    progress: Any = None,
-) -> list[dict[str, Any]]:
+    engine: EngineName | None = None,
+    run: bool | None = None,
+    top: Annotated[int, Field(ge=1)] | None = None,
+    attempts: Attempts = 1,
+    cluster: str | None = None,
+) -> State[list[dict[str, Any]]]:
     """Compute the finalists of a campaign with DFT, judge them, and write table and report again.
-
-    With `run: false` nothing is computed here: the calculations are written, and those that have come
-    back from where they ran are judged.
 
     Crystals with a verdict of the same engine and settings are not judged again, and finished
     calculations are found by content, so a run that was stopped goes on.
 
     Args:
-        folder: of the campaign. dft: another engine than the campaign file's, as the file would have it;
-            of the same kind, or without a kind, what it changes of it.
-        top: how many crystals; None: as the campaign file says.
-        attempts: how often a crystal may fail before it is left alone.
-        progress: told how many of how many calculations have ended; see `verify.Progress`.
+        folder: Of the campaign; a relative path begins in HELIODOR_RUNS of the machine that runs it.
+        engine: Another engine than the campaign's. Empty: as the campaign file says.
+        run: Whether to compute here; if not, the calculations are written, and those that have come back
+            from where they ran are judged. Empty: with another engine yes, else as the campaign file
+            says.
+        top: How many crystals. Empty: as the campaign file says.
+        attempts: How often a crystal may fail before it is left alone.
+        cluster: A cluster file on the machine that runs this: whether calculations become jobs. Empty:
+            the one that HELIODOR_CLUSTER names there, or none.
 
     Returns:
         What the ledger recorded of each, best first.
@@ -66,7 +92,17 @@ def verify(
         InputError: no engine whose results are read, somebody is working on the campaign, or no
             crystals.
     """
-    settings, path = load_settings(), Path(folder)
+    dft = {"kind": engine, "run": True} if engine else {}
+    dft |= {} if run is None else {"run": run}
+    rows = _verify(campaign_folder(folder, ""), dft or None, top, attempts, cluster)
+    counts = Counter(str(row["verdict"]) for row in rows)
+    return Completed(data=rows, message=", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+
+
+def _verify(
+    path: Path, dft: dict[str, Any] | None, top: int | None, attempts: int, cluster: str | None
+) -> list[dict[str, Any]]:
+    settings = load_settings(cluster)
     ledger, begun = reopen(path, settings)
     campaign = with_dft(begun, dft)
     if ledger.active_owners():
@@ -74,18 +110,20 @@ def verify(
             f"campaign '{campaign.name}' is being run", hint="wait until it has ended, or stop it"
         )
     remember(campaign, path)
+    if (remote := on_cluster(campaign, path, settings)) is not None:
+        remote.check()
     context = assemble(campaign, path, settings, attempts, probe=False)
     rule = campaign.select
     best = shortlist(list(records(context.ledger)), rule.max_energy_above_hull, top or rule.top)
     if not best:
         raise InputError(
-            f"there are no SUN crystals within {rule.max_energy_above_hull:g} eV/atom in {folder}",
+            f"there are no SUN crystals within {rule.max_energy_above_hull:g} eV/atom in {path}",
             hint="select.max_energy_above_hull in the campaign file allows more",
         )
     with stop_on_signals() as asked, context.heartbeat(asked):
         work = [made for item in best if (made := _work(item.record, context)) is not None]
         plans, held = allowed(context, best, make_plans(context, work)) if work else ([], {})
-        verify_plans(context, plans, progress or (lambda _done, _all: None))
+        verify_plans(context, plans, _told.get())
         if asked.is_set():
             raise KeyboardInterrupt
     found = list(records(context.ledger))
@@ -96,6 +134,9 @@ def verify(
 
 def with_dft(campaign: Campaign, dft: dict[str, Any] | None) -> Campaign:
     """The campaign with another engine, or changes to its own; its results must be such as we read.
+
+    Args:
+        dft: as the campaign file would have it; of the same kind, or without a kind, what it changes.
 
     Raises:
         InputError: they are not.

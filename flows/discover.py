@@ -32,7 +32,7 @@ from .gate import allowed, held_back
 from .parameters import Attempts, Rounds, campaign_folder, checked, run_name
 from .pinned import refuse_changed_version
 from .pipeline import run_slots
-from .stopping import stop_on_signals
+from .stopping import cancellable, stop_on_signals
 from .verify import make_plans, verify_plans
 
 _LANES = 256  # tasks side by side; how many, the lanes decide, and for DFT `workers` or the cluster file
@@ -47,6 +47,7 @@ _PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each o
     validate_parameters=False,  # `checked` does, and says what it found
 )
 @checked
+@cancellable
 def discover(
     campaign: Campaign,
     folder: str | None = None,

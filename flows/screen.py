@@ -19,6 +19,7 @@ from ..generators.files import FilesGenerator
 from .discover import conduct
 from .parameters import absolute, campaign_folder, checked, run_name
 from .protocols import Protocol, relaxer_settings, screen_settings
+from .stopping import cancellable
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ _DEFAULT = ScreenOptions()
     validate_parameters=False,  # `checked` does, and says what it found
 )
 @checked
+@cancellable
 def screen(
     paths: list[str], folder: str | None = None, options: ScreenOptions = _DEFAULT
 ) -> State[dict[str, Any]]:

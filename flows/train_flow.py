@@ -12,6 +12,7 @@ from pydantic import Field
 from rich.console import Console
 
 from .parameters import absolute, campaign_folder, checked, run_name
+from .stopping import cancellable
 from .train import TrainOptions
 from .train import train as run
 
@@ -39,6 +40,7 @@ class _Lines(io.TextIOBase):
     validate_parameters=False,  # `checked` does, and says what it found
 )
 @checked
+@cancellable
 def train(
     tables: list[str],
     folder: str,

@@ -31,7 +31,7 @@ from .build import remember, reopen
 from .gate import allowed
 from .on_cluster import on_cluster
 from .parameters import Attempts, campaign_folder, checked, run_name
-from .stopping import stop_on_signals
+from .stopping import cancellable, stop_on_signals
 from .verify import Progress, make_plans, verify_plans
 
 EngineName = Literal["abinit", "gpaw", "mlip", "vasp"]
@@ -61,6 +61,7 @@ def telling(progress: Progress) -> Iterator[None]:
     validate_parameters=False,  # `checked` does, and says what it found
 )
 @checked
+@cancellable
 def verify(
     folder: str,
     engine: EngineName | None = None,

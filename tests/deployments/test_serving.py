@@ -198,6 +198,21 @@ def test_a_run_whose_process_and_server_process_are_killed_goes_on(api, environm
     assert content(file, folder) == undisturbed
 
 
+def test_a_cancelled_run_stays_cancelled(api, environment, tmp_path):
+    """The signal that ends its process is no crash to resume from."""
+    file = write(tmp_path, "cancelled", 1000)
+    with serving(environment, tmp_path, file):
+        id_ = deployment(api, "cancelled")
+        run = api(f"deployments/{id_}/create_flow_run")
+        wait(lambda: outcomes(tmp_path / "runs" / "cancelled") > 100)
+        api(f"flow_runs/{run['id']}/set_state", state={"type": "CANCELLING"})
+        wait(lambda: runs(api, id_)[0]["state_type"] == "CANCELLED", 60)
+        time.sleep(6)  # time to be resumed
+        [found] = runs(api, id_)
+    assert (found["state_type"], found["run_count"]) == ("CANCELLED", 1)
+    assert outcomes(tmp_path / "runs" / "cancelled") > 100
+
+
 def test_a_run_that_crashes_again_and_again_fails_in_the_end(api, environment, tmp_path):
     """Its last state is set as a worker would; nothing runs it in between."""
     register = """

@@ -42,13 +42,17 @@ def _keep_space_groups() -> None:
 _keep_space_groups()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker ends alone; a file's fast tests on one worker.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A file's fast tests go to one worker: what they share (a potential, a model) is made once.
 
-    What a file's tests share (a loaded potential, a model) is then made once. The slow ones spread over
-    the workers, each by itself.
+    The slow ones spread over the workers, each by itself.
     """
+    if not any(item.get_closest_marker(mark) for mark in ("slow", "xdist_group")):
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker ends alone."""
 
     def length(item: pytest.Item) -> float:
         if item.get_closest_marker("slow") is None:
@@ -56,9 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         return float(limit.args[0]) if limit else LIMIT
 
-    for item in items:
-        if not length(item) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     items.sort(key=length, reverse=True)
 
 

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from heliodor.core.campaign import load_campaign
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_notebook_style_judges_three_crystals():
     result = subprocess.run(
         [sys.executable, str(EXAMPLES / "notebook_style.py")],

@@ -80,6 +80,7 @@ def state_with(folder: Path, packed: Packed, n: int = 2, **changes: object) -> T
     return trainer
 
 
+@pytest.mark.slow
 def test_losses_fall(tmp_path, packed):
     trainer = Trainer(tmp_path, packed, settings())
     before = trainer.held_out_losses(4)

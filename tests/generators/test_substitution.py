@@ -152,7 +152,7 @@ def test_large_element_sets_start_at_once():
     log_substitution()
     began = time.process_time()
     items = list(generator.generate(200, seed=0, conditions=Conditions(elements, require_all=False)))
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 15  # 1 s on an idle core; all of them would take minutes
     assert len({c.key for c in items}) == 200
     assert len({c.crystal.chemsys for c in items}) > 50
 

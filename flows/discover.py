@@ -90,7 +90,7 @@ def conduct(
     refuse_changed_inputs(context)
     remember(campaign, folder)
     if others := context.ledger.active_owners():
-        logger.warning("sharing the work with: %s", "; ".join(sorted(map(in_words, others))))
+        logger.warning("sharing the work with: %s", "; ".join(sorted(set(map(in_words, others)))))
     started = published = time.monotonic()
     end, done, paused, held = "budget of candidates spent", 0, False, ""
     with stop_on_signals() as asked, context.heartbeat(asked):

@@ -53,7 +53,7 @@ def conduct(
     console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
     ledger = open_ledger(campaign, folder, settings)
     if others := ledger.enter(alone=alone):
-        where = "; ".join(sorted(map(in_words, others)))
+        where = "; ".join(sorted(set(map(in_words, others))))
         if alone:
             raise InputError(
                 f"campaign '{campaign.name}' is being run: {where}",

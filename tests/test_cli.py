@@ -211,7 +211,7 @@ def test_other_science_under_the_same_name(run, tmp_path):
     file = campaign(tmp_path / "c.yaml", seed=4)
     code, _, err = run("run", file, "--out", "out")
     assert code == 2
-    assert "seed (0 -> 4)" in err
+    assert "seed: 0, now 4" in err
 
 
 def test_status_of_a_campaign_that_has_not_begun(run, tmp_path):

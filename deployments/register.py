@@ -111,8 +111,22 @@ def of_campaign(campaign: Campaign, plan: Plan) -> RunnerDeployment:
         "cluster": str(plan.cluster.absolute()) if plan.cluster else None,
     }
     made = _deployment(discover, campaign.name, [campaign.name], given, plan)
+    _own_kinds_first(made._parameter_openapi_schema.definitions, campaign)  # noqa: SLF001
     made.description = f"{_summary(campaign)}\n\nLedger and report: `{given['folder']}`"
     return made
+
+
+def _own_kinds_first(definitions: dict[str, Any], campaign: Campaign) -> None:
+    """Put the campaign's own choice before the others.
+
+    Prefect's form opens the choice that has most of a value's keys, the first where several have: a
+    `relaxer: {kind: none}` would open the first potential.
+    """
+    for section in definitions["Campaign"]["properties"].values():
+        if "anyOf" in section and "discriminator" in section:
+            chosen = getattr(campaign, str(section["title"]).lower()).kind
+            own = section["discriminator"]["mapping"][chosen]
+            section["anyOf"].sort(key=lambda choice, own=own: choice["$ref"] != own)
 
 
 def _summary(campaign: Campaign) -> str:

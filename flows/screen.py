@@ -27,7 +27,7 @@ class ScreenOptions:
     """How to judge."""
 
     potentials: Annotated[
-        tuple[PotentialName | Literal["none"], ...],
+        tuple[Literal[PotentialName, "none"], ...],
         Field(description="The first relaxes, others give second opinions; none: crystals as they are."),
     ] = ("chgnet",)
     reference: Annotated[

@@ -109,6 +109,23 @@ def test_a_campaign_becomes_a_deployment_of_its_name(tmp_path):
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 22 * * *", "Europe/Berlin")  # type: ignore[union-attr]
 
 
+def test_the_form_of_a_campaign_opens_at_its_own_choices():
+    """Prefect's form: the choice that has most of the value's keys, the first of several."""
+    changes = {"relaxer": {"kind": "none"}, "dft": {"kind": "gpaw"}, "reference": {"kind": "mp"}}
+    changes |= {"generator": {"kind": "random"}}
+    for wanted in (changes, {"relaxer": {"kind": "sevennet"}}):
+        made = of_campaign(parse_campaign({**TINY, **wanted}), Plan())
+        definitions = made._parameter_openapi_schema.definitions
+        for section, choice in wanted.items():
+            value = made.parameters["campaign"][section]
+            opened = max(  # the first of equals
+                definitions["Campaign"]["properties"][section]["anyOf"],
+                key=lambda c: len(value.keys() & definitions[c["$ref"].rsplit("/", 1)[1]]["properties"]),
+            )
+            name = opened["$ref"].rsplit("/", 1)[1]
+            assert definitions[name]["properties"]["kind"]["const"] == choice["kind"]
+
+
 @pytest.mark.parametrize(
     ("changes", "plan", "said"),
     [

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from .core.campaign import Review
-from .core.choices.relaxers import PotentialName
 
 if TYPE_CHECKING:
     from .flows.review import Finalist
 
-Opinion = StrEnum("Opinion", {name.upper().replace("-", "_"): name for name in get_args(PotentialName)})  # type: ignore[misc]
+
+class Opinion(StrEnum):
+    """Potentials by name, as in the campaign file; its list is not imported, or `--help` would wait."""
+
+    CHGNET = "chgnet"
+    SEVENNET = "sevennet"
+    SEVENNET_MF_PBE = "sevennet-mf-pbe"
+    SEVENNET_MF_R2SCAN = "sevennet-mf-r2scan"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +46,7 @@ def review(
     """Look closer at the finalists of a campaign: phonons, elasticity, second opinions."""
     from rich.console import Console
 
+    from .core.campaign import Review
     from .core.settings import load_settings
     from .flows.build import reopen
     from .flows.terminal import prepare_prefect

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -57,6 +58,17 @@ def loaded_by(code: str) -> set[str]:
 def test_importing_stays_light(module):
     heavy = {"torch", "prefect", "pymatgen", "ase", "pandas", "atomate2", "mp_api"}
     assert not heavy & loaded_by(f"import {module}")
+
+
+def test_help_waits_for_no_library_but_its_own():
+    assert not {"numpy", "pydantic", "sqlalchemy"} & loaded_by("import heliodor.cli")
+
+
+def test_the_command_line_knows_the_campaign_file_s_potentials():
+    from heliodor.cli_review import Opinion
+    from heliodor.core.choices.relaxers import PotentialName
+
+    assert {opinion.value for opinion in Opinion} == set(get_args(PotentialName))
 
 
 @pytest.mark.parametrize("room", ["generators", "validators", "engines", "report", "core"])

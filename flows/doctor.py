@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..core.errors import HeliodorError
 from ..core.settings import Settings, load_settings
+from .doctor_cluster import cluster_checks, job_store_check
 from .doctor_server import prefect_checks
 from .finding import Check
 
@@ -53,7 +54,9 @@ def checks() -> list[Check]:
         _embedded(),
         _key(settings),
         *_disk(settings),
+        job_store_check(),
         *prefect_checks(),
+        *cluster_checks(settings),
         _ledger(settings),
     ]
     return found

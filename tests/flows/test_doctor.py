@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from heliodor.core.settings import load_settings
+from heliodor.flows.doctor_cluster import cluster_checks, job_store_check
 from heliodor.flows.doctor_server import prefect_checks
 
 prefect_server = runpy.run_path(str(Path(__file__).parents[1] / "prefect_server.py"))["prefect_server"]
@@ -88,3 +90,42 @@ def test_pools_workers_and_schedules(monkeypatch, tmp_path):
         checks = found(monkeypatch, server.url)
         assert checks["schedules"].level == "ok"
         assert checks["work pool cluster"].found == "process; 1 workers online"
+
+
+def test_sqlite_with_locks_on_this_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert job_store_check().level == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_written(monkeypatch):
+    monkeypatch.chdir("/proc")
+    check = job_store_check()
+    assert check.level == "warn"
+    assert "another disk" in check.advice
+
+
+def test_what_slurm_says_to_each_stage_of_the_cluster_file(slurm, tmp_path):
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "relax: {gpus: 1, gpu_type: h200, time: '01:00:00'}\ndft: {partition: nowhere, memory_gb: 1}\n"
+    )
+    checks = {check.name: check for check in cluster_checks(load_settings(file))}
+    assert checks["slurm, relax"].level == "ok"
+    assert "gpu_type h200" in checks["slurm, relax"].found
+    assert checks["slurm, dft"].level == "fail"
+    assert "partition" in checks["slurm, dft"].found
+
+
+def test_a_cluster_file_that_is_none(tmp_path):
+    (tmp_path / "c.yaml").write_text("relax: {gpu: 1}\n")
+    [check] = cluster_checks(load_settings(tmp_path / "c.yaml"))
+    assert check.level == "fail"
+    assert "relax.gpu" in check.found
+
+
+def test_a_slurm_without_a_cluster_file(slurm, monkeypatch):
+    monkeypatch.delenv("HELIODOR_CLUSTER", raising=False)
+    [check] = cluster_checks(load_settings())
+    assert check.level == "ok"
+    assert "batch" in check.found

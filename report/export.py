@@ -211,8 +211,9 @@ def _info(value: Any) -> Any:
 
     if isinstance(value, str):
         if value.isascii() and "\n" not in value and not value.startswith("_JSON"):
-            plain = key_val_str_to_dict(key_val_dict_to_str({"x": value})).get("x")
-            if isinstance(plain, str) and plain == value:
+            # With a neighbour: after an "=" at its end ASE would read the next word into it.
+            found = key_val_str_to_dict(key_val_dict_to_str({"x": value, "next": "y"}))
+            if isinstance(found.get("x"), str) and found == {"x": value, "next": "y"}:
                 return value
     elif not isinstance(value, (list, tuple, Mapping)):
         return value

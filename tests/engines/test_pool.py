@@ -186,10 +186,14 @@ def test_memory_over_the_limit_ends_the_worker_not_the_batch(play):
 
 def test_every_gpu_gets_a_worker(play):
     machine = Machine(capacity=2, gpus=3)
-    release(machine, 100)
-    orders = [Order(crystal(k), "evaluate") for k in range(30)]
-    assert len(list(play(machine).run(orders))) == 30
+    stream = play(machine).run([Order(crystal(k), "evaluate") for k in range(30)])
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(stream))
+    thread.start()
     wait_for(lambda: set(machine.devices) == {"auto", "cuda:1", "cuda:2"})
+    release(machine, 30)
+    thread.join(60)
+    assert len(found) == 30
 
 
 def test_two_calls_take_turns(play):

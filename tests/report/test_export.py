@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ase.build import bulk
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from monty.json import MontyDecoder
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -308,6 +308,7 @@ def test_extxyz_keeps_words_that_look_like_something_else(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(min_size=1).filter(lambda t: t.encode("utf-8", "ignore").decode() == t))
+@example(text="=")
 def test_extxyz_any_text(text, tmp_path_factory):
     path = tmp_path_factory.mktemp("x") / "x.extxyz"
     write_extxyz([row(CRYSTALS[225], data={"source": text})], path)

@@ -87,7 +87,7 @@ def test_six_in_flight_killed_and_cancelled_and_the_same_ledger(
     """The orchestrator dies with six relaxing jobs in flight, and one job is cancelled: every other job
     was submitted once, and the ledger is that of a campaign that ran here, to the last bit.
     """
-    changes = {"budget": {"candidates": 22, "round_size": 22}, "review": {"scores": False}}
+    changes = {"budget": {"candidates": 30, "round_size": 30}, "review": {"scores": False}}
     file, calm = write_campaign("same", **changes), tmp_path / "calm"
     done = heliodor("run", file, "--out", calm)
     assert done.returncode == 0, done.stderr
@@ -97,22 +97,29 @@ def test_six_in_flight_killed_and_cancelled_and_the_same_ledger(
     command = [sys.executable, "-m", "heliodor.cli", "run", file, "--out", folder, "--cluster", cluster]
     arguments = {"env": environment, "cwd": tmp_path, "stdout": subprocess.DEVNULL}
 
-    def in_flight() -> list[str]:
-        rows = slurm.command("squeue", "-h", "-r", "-t", "PD,R", "-o", "%F_%K %Z").splitlines()
+    def in_flight(states: str = "PD,R") -> list[str]:
+        rows = slurm.command("squeue", "-h", "-r", "-t", states, "-o", "%F_%K %Z").splitlines()
         return [row.split()[0] for row in rows if "/relax/" in row]
 
+    def held_in_flight() -> int:
+        """How many relaxing jobs are in flight; those that wait are kept waiting."""
+        for waiting in in_flight("PD"):
+            slurm.command("scontrol", "hold", waiting, check=False)  # it may have begun just now
+        return len(in_flight())
+
     killed = subprocess.Popen([*map(str, command)], **arguments)
-    wait_for(lambda: len(in_flight()) == 6, killed)
+    wait_for(lambda: held_in_flight() == 6, killed)
     six = set(in_flight())
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
 
-    running = slurm.command("squeue", "-h", "-r", "-t", "R", "-o", "%F_%K").split()
     with (tmp_path / "second.log").open("w") as log:
         second = subprocess.Popen([*map(str, command)], **arguments, stderr=log)
     wait_for(lambda: any(folder.glob("jobs/relax/*/claim.1")), second)
-    cancelled = next(i for i in in_flight() if i not in running)
+    cancelled, *others = in_flight("PD")
     slurm.command("scancel", cancelled)
+    for waiting in others:
+        slurm.command("scontrol", "release", waiting)
     assert second.wait(500) == 0, (tmp_path / "second.log").read_text()
 
     ids = submissions(folder)

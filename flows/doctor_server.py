@@ -36,8 +36,9 @@ def prefect_checks() -> Iterator[Check]:
             yield Check("Prefect server", "ok", url)
             yield from _clock(answer)
             yield from _version(client)
-            yield from _schedules(client)
-            yield from _pools(client)
+            deployments = _all(client, "/deployments/filter")
+            yield from _schedules(client, deployments)
+            yield from _pools(client, deployments)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             yield Check("Prefect server", "fail", f"{url}: {error}", "start it: prefect server start")
 
@@ -61,9 +62,8 @@ def _version(client: httpx.Client) -> Iterator[Check]:
         yield Check("Prefect versions", "warn", found, "use one minor version on both")
 
 
-def _schedules(client: httpx.Client) -> Iterator[Check]:
+def _schedules(client: httpx.Client, deployments: list[dict[str, Any]]) -> Iterator[Check]:
     """A schedule that is on must have a run ahead: a server with SQLAlchemy 2.1 makes none."""
-    deployments = _all(client, "/deployments/filter")
     scheduled = [d for d in deployments if any(s["active"] for s in d.get("schedules", []))]
     if not scheduled:
         return
@@ -86,11 +86,11 @@ def _schedules(client: httpx.Client) -> Iterator[Check]:
         yield Check("schedules", "ok", f"{len(scheduled)} on, each with a run ahead")
 
 
-def _pools(client: httpx.Client) -> Iterator[Check]:
+def _pools(client: httpx.Client, deployments: list[dict[str, Any]]) -> Iterator[Check]:
     pools = {pool["name"]: pool for pool in _all(client, "/work_pools/filter")}
     wanted = {
         name
-        for deployment in _all(client, "/deployments/filter")
+        for deployment in deployments
         if (name := deployment.get("work_pool_name")) and "heliodor" in deployment.get("tags", [])
     }
     for name in sorted(wanted & pools.keys()):

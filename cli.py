@@ -313,11 +313,24 @@ def reference_fetch(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    nodes: Annotated[
+        bool,
+        typer.Option(
+            "--nodes", help="Look at the cluster's nodes too: a small job for each stage of its file."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check what is installed and what is missing, and say what to do about it."""
     from .flows.doctor import checks, show
 
     found = checks()
+    if nodes:
+        from .core.settings import load_settings
+        from .flows.doctor_nodes import node_checks
+
+        found += node_checks(load_settings(), found)
     if as_json:
         typer.echo(json.dumps([check.as_dict() for check in found], indent=2))
     else:

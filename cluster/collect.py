@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,17 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ExitCode, HeliodorError, InputError, StorageError
+from ..core.errors import HeliodorError, InputError, StorageError
 from ..core.records import Failure
 from .desk import Desk, Ended, Handle, Posting
 from .job_folder import LOG, JobFolder, Work, last_words, write_job
 from .plain import Record, plain
-from .scheduler import Job
+from .scheduler import End, Job
 from .settings import Resources
 
 log = logging.getLogger("heliodor.cluster")
 
-_DISK_FULL = re.compile(rf"\bexit code {ExitCode.STORAGE:d}\b")
 _LOOK = 2.0  # seconds between looks at the result files, at most
 
 
@@ -133,7 +131,7 @@ class Collector:
                 f"a job of the stage {self._stage} ended before it began: {how}",
                 hint=f"see {folder.path / LOG}; when it is mended, run the campaign again",
             )
-        if _DISK_FULL.search(ended.detail):
+        if ended.end is End.STORAGE:
             raise StorageError(f"a job of the stage {self._stage} could not write: {how}")
         log.warning("%s: its job ended: %s", folder.path, how)
         if self._alone and not folder.alone:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError, MissingError, StorageError, missing_extra
-from .scheduler import End, Job, JobState, Phase
+from .scheduler import End, Job, JobState, Phase, by_exit_code
 from .script import shell_command
 from .settings import Resources
 
@@ -158,9 +158,8 @@ class Dask:
         future = self._futures.get(name)
         if future is not None and future.status == "finished":
             code, seconds = self._ask(lambda _client: future.result(timeout=_TIMEOUT))
-            end = End.FAILED if code else End.COMPLETED
             text = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            return JobState(Phase.ENDED, end, text, seconds)
+            return JobState(Phase.ENDED, by_exit_code(code), text, seconds)
         if future is not None and future.status == "error":
             return JobState(Phase.ENDED, End.NODE_FAILURE, f"{future.exception(timeout=_TIMEOUT)}")
         if future is not None and future.status == "cancelled":

@@ -28,8 +28,7 @@ Spent = Callable[[str, float, Resources], object]
 _GATHER = 1.0  # seconds in which jobs are gathered into one array
 _LAST_SECONDS = 5.0  # in which a job whose folder has its end may leave the batch system
 _LONGEST_PAUSE = 60.0  # seconds between questions to a batch system that does not answer
-_AGAIN = (End.WALLTIME, End.NODE_FAILURE, End.PREEMPTED, End.CANCELLED, End.COMPLETED)
-_STOPPED = "exit code 75"  # as a `Scheduler` says it: stopped by itself, with work left
+_BROKEN = (End.FAILED, End.OUT_OF_MEMORY, End.STORAGE)  # and would again; the others are sent again
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ class Desk:
         handle.id, handle.doubted = None, False
         grown = handle.posting.progress() != handle.before
         handle.tries = 0 if grown else handle.tries + 1
-        again = grown or silent or state.end in _AGAIN or _STOPPED in state.detail
+        again = grown or silent or state.end not in _BROKEN
         if not again or handle.tries > self.cluster.resubmit:
             detail = (
                 state.detail if not silent else f"{state.detail or 'ended'}, and its folder has no end"

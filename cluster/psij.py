@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import InputError, MissingError, StorageError, missing_extra
 from ..core.files import write_text
-from .scheduler import End, Job, JobState, Phase
+from .scheduler import End, Job, JobState, Phase, by_exit_code
 from .script import shell_command
 from .settings import Resources
 
@@ -167,7 +167,7 @@ class PsiJ:
             code = int((self._executor.work_directory / f"{number}.ec").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return JobState(Phase.LOST, detail="it has left the queue without an exit code")
-        return JobState(Phase.ENDED, End.FAILED if code else End.COMPLETED, f"exit code {code}")
+        return JobState(Phase.ENDED, by_exit_code(code), f"exit code {code}")
 
     def cancel(self, ids: Sequence[str]) -> None:
         """End jobs one by one; those that have ended are left alone."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from ..core.errors import ExitCode
 from .settings import Resources
 
 
@@ -24,12 +26,20 @@ class End(StrEnum):
     """How a job ended."""
 
     COMPLETED = "completed"
-    FAILED = "failed"  # by its exit code
+    STOPPED = "stopped"  # by itself, with work left: exit code 75
+    STORAGE = "storage"  # a program of ours could not write: the disk is full, or gone
+    FAILED = "failed"  # by any other exit code
     WALLTIME = "walltime"
     OUT_OF_MEMORY = "out_of_memory"
     NODE_FAILURE = "node_failure"
     PREEMPTED = "preempted"
     CANCELLED = "cancelled"
+
+
+def by_exit_code(code: int) -> End:
+    """How a program of ours says that it ended; see `Job`."""
+    ends = {0: End.COMPLETED, os.EX_TEMPFAIL: End.STOPPED, ExitCode.STORAGE: End.STORAGE}
+    return ends.get(code, End.FAILED)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from .scheduler import End, JobState, Phase
+from .scheduler import End, JobState, Phase, by_exit_code
 
 _TIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 _MEMORY = re.compile(r"exceeded memory limit|oom.?kill|out of memory", re.IGNORECASE)
@@ -81,8 +81,9 @@ def state_of(row: Row, last_words: str = "") -> JobState:
     if end is End.FAILED and _MEMORY.search(last_words):
         end, text = _ENDS["OUT_OF_MEMORY"]
     elif end is End.FAILED and row.status:
-        by_signal = killed(row.status)
-        text = f"killed by {by_signal.name}" if by_signal else f"exit code {row.status >> 8}"
+        code, by_signal = row.status >> 8, killed(row.status)
+        end = by_exit_code(code) if code else End.FAILED
+        text = f"killed by {by_signal.name}" if by_signal else f"exit code {code}"
         said = ", as when memory runs out" if by_signal is signal.SIGKILL else ""
     if end in (End.COMPLETED, End.OUT_OF_MEMORY, End.WALLTIME):
         said = ""

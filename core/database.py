@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from .errors import InputError, StorageError, missing_extra
@@ -74,6 +75,10 @@ class Database:
         if self.is_postgresql:
             return float(connection.scalar(sa.text("select extract(epoch from clock_timestamp())")) or 0)
         return time.time()
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """An insertion that can say what to do about rows that are there."""
+        return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
 
     def close(self) -> None:
         """Close the connections."""

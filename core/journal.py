@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from . import schema as t
 from .database import Database
@@ -52,10 +51,9 @@ class Journal:
 
     def add(self, kind: Kind, key: str, data: Mapping[str, Any]) -> bool:
         """Append an entry; False, and nothing is changed, where the key is there already."""
-        insert = postgresql.insert if self._database.is_postgresql else sqlite.insert
         with self._database.write() as connection:
-            done = connection.execute(
-                insert(t.journal)
+            added = connection.scalar(
+                self._database.insert(t.journal)
                 .values(
                     campaign_id=self._campaign_id,
                     kind=kind,
@@ -64,14 +62,14 @@ class Journal:
                     at=self._database.now(connection),
                 )
                 .on_conflict_do_nothing(index_elements=["campaign_id", "kind", "key"])
+                .returning(t.journal.c.key)
             )
-            return done.rowcount == 1
+            return added is not None
 
     def meter(self, key: str, amounts: Mapping[str, float]) -> None:
         """All that one worker has spent so far: replaces what it said before under the same key."""
-        insert = postgresql.insert if self._database.is_postgresql else sqlite.insert
         with self._database.write() as connection:
-            row = insert(t.journal).values(
+            row = self._database.insert(t.journal).values(
                 campaign_id=self._campaign_id,
                 kind=Kind.SPENT,
                 key=key,

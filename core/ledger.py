@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from . import schema as t
@@ -16,11 +15,9 @@ from .attempts import candidates_of, failed_since, outcomes_of, standing
 from .campaign import Campaign, parse_campaign
 from .database import Database
 from .errors import InputError
-from .owner import new_owner, same_process, surely_dead
+from .leases import Leases
 from .records import Candidate, Failure, Outcome, Reason, Stage, Status
-from .rows import candidate_row, changed, chunks, outcome_row, provenance_row
-
-_PRESENCE = "run"  # in place of a stage: whoever holds such a lease works on the campaign
+from .rows import candidate_row, changed, outcome_row, provenance_row
 
 
 def _begun(spec: str) -> dict[str, Any]:
@@ -66,9 +63,8 @@ class Ledger:
     ) -> None:
         self.database = database
         self.stages = tuple(stages)
-        self.lease_seconds = lease_seconds
-        self.owner = new_owner()
         self.campaign_id = self._campaign_id(campaign)
+        self.leases = Leases(database, self.campaign_id, lease_seconds)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -116,61 +112,14 @@ class Ledger:
             for o in outcomes:
                 by_stage.setdefault(o.stage, []).append(o.slot)
             for stage, slots in by_stage.items():
-                for chunk in chunks(slots):
-                    connection.execute(
-                        t.lease.delete().where(
-                            t.lease.c.campaign_id == self.campaign_id,
-                            t.lease.c.stage == stage,
-                            t.lease.c.slot.in_(chunk),
-                        )
-                    )
-
-    def enter(self, *, alone: bool = False) -> set[str]:
-        """Be seen at work on the campaign until `release`, or `lease_seconds` after the last `renew`.
-
-        Args:
-            alone: only if no other process is.
-
-        Returns:
-            The owners who are; see `active_owners`.
-        """
-        with self.database.write() as connection:
-            self._lock(connection)
-            others = self._others(connection)
-            if not (alone and others):
-                self._lease(connection, _PRESENCE, [int(self.owner.rsplit("|", 1)[1], 16)])
-            return others
-
-    def renew(self) -> None:
-        """Extend all leases of this owner; call it more often than `lease_seconds`."""
-        with self.database.write() as connection:
-            expires = self.database.now(connection) + self.lease_seconds
-            connection.execute(
-                t.lease.update().where(t.lease.c.owner == self.owner).values(expires_at=expires)
-            )
-
-    def release(self) -> None:
-        """Give back all leases of this owner."""
-        with self.database.write() as connection:
-            connection.execute(t.lease.delete().where(t.lease.c.owner == self.owner))
-
-    def release_dead(self) -> int:
-        """Give back leases of processes of this machine that are gone; returns how many."""
-        with self.database.write() as connection:
-            owners = connection.scalars(
-                sa.select(t.lease.c.owner).where(t.lease.c.campaign_id == self.campaign_id).distinct()
-            ).all()
-            dead = [owner for owner in owners if surely_dead(owner)]
-            if not dead:
-                return 0
-            return connection.execute(t.lease.delete().where(t.lease.c.owner.in_(dead))).rowcount
+                self.leases.give_back(connection, stage, slots)
 
     # --- claiming --------------------------------------------------------------------------------
 
     def claim_generate(self, slots: range, limit: int) -> list[int]:
         """Claim up to `limit` slots that have no crystal yet, before the generator's end."""
         with self.database.write() as connection:
-            self._lock(connection)
+            self.leases.lock(connection)
             rows = connection.execute(
                 sa.select(t.outcome.c.slot, t.outcome.c.reason).where(
                     t.outcome.c.campaign_id == self.campaign_id,
@@ -180,9 +129,9 @@ class Ledger:
             ).all()
             done = {row.slot for row in rows}
             end = min((r.slot for r in rows if r.reason == Reason.EXHAUSTED), default=slots.stop)
-            taken = self._leased(connection, Stage.GENERATE, slots)
+            taken = self.leases.taken(connection, Stage.GENERATE, slots)
             free = [s for s in range(slots.start, end) if s not in done and s not in taken]
-            return self._lease(connection, Stage.GENERATE, free[:limit])
+            return self.leases.take(connection, Stage.GENERATE, free[:limit])
 
     def claim(
         self,
@@ -207,8 +156,8 @@ class Ledger:
         """
         before = self.stages[self.stages.index(stage) - 1]
         with self.database.write() as connection:
-            self._lock(connection)
-            taken = self._leased(connection, stage, slots)
+            self.leases.lock(connection)
+            taken = self.leases.taken(connection, stage, slots)
             if ordered and taken:
                 return []
             states = self._states(connection, slots, [*self._before(stage), stage])
@@ -226,7 +175,7 @@ class Ledger:
                     break  # an earlier slot is still on its way
             if len(free) < least:
                 return []
-            claimed = self._lease(connection, stage, [slot for slot, _ in free])
+            claimed = self.leases.take(connection, stage, [slot for slot, _ in free])
             candidates = candidates_of(connection, self.campaign_id, claimed)
             found = outcomes_of(connection, self.campaign_id, before, claimed, standing())
             previous = {o.slot: o for o in found}
@@ -287,49 +236,6 @@ class Ledger:
             states.setdefault(row.slot, {})[row.stage] = row
         return states
 
-    def _lock(self, connection: Connection) -> None:
-        """One claim at a time per campaign. SQLite's write lock does it there."""
-        if self.database.is_postgresql:
-            connection.execute(
-                sa.text("select pg_advisory_xact_lock(:a, :b)"), {"a": 0x48454C, "b": self.campaign_id}
-            )
-
-    def _leased(self, connection: Connection, stage: Stage, slots: range) -> set[int]:
-        return set(
-            connection.scalars(
-                sa.select(t.lease.c.slot).where(
-                    t.lease.c.campaign_id == self.campaign_id,
-                    t.lease.c.stage == stage,
-                    t.lease.c.slot.between(slots.start, slots.stop - 1),
-                    t.lease.c.expires_at > self.database.now(connection),
-                )
-            )
-        )
-
-    def _lease(self, connection: Connection, stage: str, slots: Sequence[int]) -> list[int]:
-        if not slots:
-            return []
-        expires = self.database.now(connection) + self.lease_seconds
-        rows = [
-            {
-                "campaign_id": self.campaign_id,
-                "stage": stage,
-                "slot": slot,
-                "owner": self.owner,
-                "expires_at": expires,
-            }
-            for slot in slots
-        ]
-        insert = self._dialect_insert(t.lease)
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=["campaign_id", "stage", "slot"],
-                set_={"owner": insert.excluded.owner, "expires_at": insert.excluded.expires_at},
-            ),
-            rows,
-        )
-        return list(slots)
-
     # --- reading ---------------------------------------------------------------------------------
 
     def candidates(self, slots: Sequence[int]) -> dict[int, Candidate]:
@@ -388,31 +294,6 @@ class Ledger:
         with self.database.read() as connection:
             return {row.id: json.loads(row.record) for row in connection.execute(query)}
 
-    def leases(self) -> dict[Stage, int]:
-        """How many live leases there are, by stage."""
-        with self.database.read() as connection:
-            now = self.database.now(connection)
-            query = (
-                sa.select(t.lease.c.stage, sa.func.count())
-                .where(t.lease.c.campaign_id == self.campaign_id, t.lease.c.expires_at > now)
-                .group_by(t.lease.c.stage)
-            )
-            return {Stage(stage): n for stage, n in connection.execute(query)}
-
-    def active_owners(self) -> set[str]:
-        """Who works on this campaign: owners of live leases, those of this process left out."""
-        with self.database.read() as connection:
-            return self._others(connection)
-
-    def _others(self, connection: Connection) -> set[str]:
-        now = self.database.now(connection)
-        owners = connection.scalars(
-            sa.select(t.lease.c.owner)
-            .where(t.lease.c.campaign_id == self.campaign_id, t.lease.c.expires_at > now)
-            .distinct()
-        )
-        return {o for o in owners if not same_process(o, self.owner) and not surely_dead(o)}
-
     # --- rows ------------------------------------------------------------------------------------
 
     def _campaign_id(self, campaign: Campaign) -> int:
@@ -443,9 +324,6 @@ class Ledger:
             )
         return int(row.id)
 
-    def _dialect_insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        return postgresql.insert(table) if self.database.is_postgresql else sqlite.insert(table)
-
     def _insert(
         self,
         connection: Connection,
@@ -457,5 +335,5 @@ class Ledger:
         if not rows:
             return
         keys = conflict or [column.name for column in table.primary_key]
-        statement = self._dialect_insert(table).on_conflict_do_nothing(index_elements=keys)
+        statement = self.database.insert(table).on_conflict_do_nothing(index_elements=keys)
         connection.execute(statement, [dict(row) for row in rows])

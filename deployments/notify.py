@@ -11,6 +11,7 @@ from prefect.exceptions import ObjectNotFound
 
 from ..core.errors import InputError
 from ..tasks.notices import APPROVAL_WANTED, BUDGET_SPENT, FAILURES_JUMPED, SUN_FOUND
+from .server import put_automation
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -40,11 +41,7 @@ def register_notifications(campaign_name: str | None, block_slug: str) -> list[s
         block = _block(client, block_slug)
         made = [_automation(campaign_name, event, block) for event in _SUBJECTS]
         for automation in made:
-            found = client.read_automations_by_name(automation.name)
-            if found:
-                client.update_automation(found[0].id, automation)
-            else:
-                client.create_automation(automation)
+            put_automation(client, automation)
     return [automation.name for automation in made]
 
 
@@ -53,8 +50,6 @@ def _automation(campaign: str | None, event: str, block: UUID) -> AutomationCore
     return AutomationCore(
         name=f"heliodor {campaign or 'all campaigns'}: {event}",
         description=f"Tells of {event}: {subject}.",
-        # All fields said, defaults too: an update sends only what was said.
-        enabled=True,
         trigger=EventTrigger(
             type="event",
             posture=Posture.Reactive,

@@ -17,7 +17,7 @@ from ..core.ledger import Work
 from ..core.owner import in_words
 from ..core.records import Stage
 from ..core.settings import load_settings
-from ..tasks.artifacts import DftProgress, Progress, publish, publish_report
+from ..tasks.artifacts import Progress, dft_bar, publish, publish_report
 from ..tasks.context import Context
 from ..tasks.dft import prepare_dft
 from ..tasks.notices import tell_of_crystals, tell_of_failures, tell_the_end
@@ -36,7 +36,10 @@ from .stopping import cancellable, stop_on_signals
 from .verify import make_plans, verify_plans
 
 _LANES = 256  # tasks side by side; how many, the lanes decide, and for DFT `workers` or the cluster file
-_PUBLISH_EVERY = 60  # seconds; it reads the whole campaign, so not after each of many short rounds
+_PUBLISH_EVERY = 60.0  # seconds; it reads the whole campaign, so not after each of many short rounds
+_PUBLISH_SHARE = (
+    20.0  # times as long as it took last, so that large campaigns do not spend their time on it
+)
 
 
 @flow(
@@ -89,9 +92,10 @@ def conduct(
     context = assemble(campaign, folder, load_settings(cluster), attempts)
     refuse_changed_inputs(context)
     remember(campaign, folder)
-    if others := context.ledger.active_owners():
+    if others := context.ledger.leases.active_owners():
         logger.warning("sharing the work with: %s", "; ".join(sorted(set(map(in_words, others)))))
     started = published = time.monotonic()
+    pause = _PUBLISH_EVERY
     end, done, paused, held = "budget of candidates spent", 0, False, ""
     with stop_on_signals() as asked, context.heartbeat(asked):
         progress = Progress(context)
@@ -103,9 +107,11 @@ def conduct(
             done += worked
             if asked.is_set():
                 raise KeyboardInterrupt
-            if time.monotonic() - published >= _PUBLISH_EVERY:
+            if time.monotonic() - published >= pause:
+                began = time.monotonic()
                 publish(context, list(records(context.ledger)))
                 published = time.monotonic()
+                pause = max(_PUBLISH_EVERY, _PUBLISH_SHARE * (published - began))
             if reason := why_stop(context, started, slots):
                 end = reason
                 break
@@ -189,6 +195,6 @@ def make_dft(context: Context) -> str:
         prepare_dft(context, work)
     if context.campaign.runs_dft and (work := claim(Stage.VERIFY)):
         plans, held = allowed(context, best, make_plans(context, work))
-        verify_plans(context, plans, DftProgress(context))
+        verify_plans(context, plans, dft_bar(context).show)
         return held_back(held)
     return ""

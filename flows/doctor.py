@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .. import __version__
 from ..core.errors import HeliodorError
 from ..core.settings import Settings, load_settings
 from .doctor_cluster import cluster_checks, job_store_check
@@ -43,23 +44,30 @@ def checks() -> list[Check]:
         settings = load_settings()
     except HeliodorError as error:
         return [Check("settings", "fail", error.message, "mend the environment variable")]
-    found = [_python()]
-    found += [_extra(module, *about) for module, about in _EXTRAS.items()]
-    found += list(_pins())
-    found += list(_weights())
-    found += [
+    return [
+        *machine_checks(settings),
+        job_store_check(),
+        *prefect_checks(),
+        *cluster_checks(settings),
+        _ledger(settings),
+    ]
+
+
+def machine_checks(settings: Settings) -> list[Check]:
+    """What a machine needs to compute, whether campaigns are run there or only jobs."""
+    return [
+        Check("heliodor", "ok", __version__),
+        _python(),
+        *(_extra(module, *about) for module, about in _EXTRAS.items()),
+        *_pins(),
+        *_weights(),
         _abinit(),
         _diffusion(),
         _gpu(),
         _embedded(),
         _key(settings),
         *_disk(settings),
-        job_store_check(),
-        *prefect_checks(),
-        *cluster_checks(settings),
-        _ledger(settings),
     ]
-    return found
 
 
 def show(found: list[Check], console: Console) -> None:

@@ -98,10 +98,10 @@ def _add(
     for threshold in sorted({0.0, 0.1, campaign.select.max_energy_above_hull}):
         labels = {**name, "threshold": f"{threshold:g}"}
         sun.samples.append((labels, len(sun_slots(ledger, threshold))))
-    held = ledger.leases()
+    held = ledger.leases.counts()
     for stage in ledger.stages:
         leases.samples.append(({**name, "stage": stage.value}, held.get(stage, 0)))
-    workers.samples.append((name, len(ledger.active_owners())))
+    workers.samples.append((name, len(ledger.leases.active_owners())))
 
 
 def server(folders: Sequence[Path], port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:

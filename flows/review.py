@@ -71,7 +71,7 @@ def review_finalists(
     """
     if not (asked.potentials or asked.phonons or asked.elastic):
         raise InputError("nothing to review", hint="ask for --phonons, --elastic or --potential NAME")
-    if ledger.active_owners():
+    if ledger.leases.active_owners():
         raise InputError(
             f"campaign '{campaign.name}' is being run", hint="wait until it has ended, or stop it"
         )

@@ -52,7 +52,7 @@ def conduct(
     assemble(campaign, folder, settings)  # everything that can be wrong is said here, before any work
     console.print(f"[bold]{campaign.name}[/]  {escape(str(folder))}", highlight=False)
     ledger = open_ledger(campaign, folder, settings)
-    if others := ledger.enter(alone=alone):
+    if others := ledger.leases.enter(alone=alone):
         where = "; ".join(sorted(set(map(in_words, others))))
         if alone:
             raise InputError(
@@ -81,4 +81,4 @@ def conduct(
         )
         raise
     finally:
-        ledger.release()
+        ledger.leases.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,6 +82,7 @@ def train(
     console: Console,
     for_minutes: float | None = None,
     resume: str = "the same command",
+    progress: Callable[[float, float], None] = lambda _done, _all: None,
 ) -> dict[str, Any]:
     """Train on structure tables, or go on where `out` stands.
 
@@ -91,6 +92,7 @@ def train(
     Args:
         for_minutes: this run ends after so long, reading the tables included; the next one goes on.
         resume: the command that does, for the message.
+        progress: told how many minutes of how many have been trained.
 
     Raises:
         InputError: bad options, tables or state, before any work. MissingError: no torch, no GPU.
@@ -112,7 +114,7 @@ def train(
         until = None if for_minutes is None else begun + 60 * for_minutes
         every = options.judge_every or options.minutes / 10
         with Display(console) as display:
-            run = Run(trainer, judge, every, display, stop, until)
+            run = Run(trainer, judge, every, display, stop, until, progress)
             ended = run.go()
     summary = run.summary(ended)
     if ended == "stopped":

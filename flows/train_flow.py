@@ -11,6 +11,7 @@ from prefect.states import Completed
 from pydantic import Field
 from rich.console import Console
 
+from ..tasks.artifacts import Bar
 from .parameters import absolute, campaign_folder, checked, run_name
 from .stopping import cancellable
 from .train import TrainOptions
@@ -60,5 +61,14 @@ def train(
     out = campaign_folder(folder, "")
     console = Console(file=cast("Any", _Lines(get_run_logger())), width=160)
     again = "the same parameters"
-    summary = run(paths, out, options, console=console, for_minutes=stage_minutes, resume=again)
+    bar = Bar(out.name, "training", f"Training of {out.name}: minutes")
+    summary = run(
+        paths,
+        out,
+        options,
+        console=console,
+        for_minutes=stage_minutes,
+        resume=again,
+        progress=bar.show,
+    )
     return Completed(data=summary, message=str(summary["message"]))

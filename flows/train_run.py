@@ -11,6 +11,7 @@ from .train_log import Display, Log, as_text
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from ..generators.diffusion.train import Progress, Trainer
 
@@ -30,6 +31,7 @@ class Run:
     Args:
         judge_every: minutes of training between judgings.
         stop: set when the run is to stop. until: `time.monotonic()` at which it pauses, or None.
+        progress: told how many minutes of how many have been trained.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Run:
         display: Display,
         stop: threading.Event,
         until: float | None,
+        progress: Callable[[float, float], None],
     ) -> None:
         self.trainer, self.judge, self.display = trainer, judge, display
-        self.stop, self.until = stop, until
+        self.stop, self.until, self.progress = stop, until, progress
         self.log = Log(trainer.folder / LOG, trainer.step)
         self.every = 60 * judge_every
         self.next_judging = trainer.notes.get("judged_at", 0.0) + self.every
@@ -103,6 +106,7 @@ class Run:
         if self.judged:
             parts.append(f"score {self.judged.score:.1%}")
         self.display.show("  ".join(parts))
+        self.progress(progress.minutes, self.trainer.settings.minutes)
 
     def _judge(self) -> None:
         """Judge the averaged weights as they will be used, and keep them if they are the best."""

@@ -20,6 +20,7 @@ from ..core.errors import InputError
 from ..core.ledger import Work
 from ..core.records import Status
 from ..core.settings import load_settings
+from ..tasks.artifacts import dft_bar
 from ..tasks.context import Context
 from ..tasks.dft_columns import later_failure
 from ..tasks.outputs import write_outputs
@@ -106,7 +107,7 @@ def _verify(
     settings = load_settings(cluster)
     ledger, begun = reopen(path, settings)
     campaign = with_dft(begun, dft)
-    if ledger.active_owners():
+    if ledger.leases.active_owners():
         raise InputError(
             f"campaign '{campaign.name}' is being run", hint="wait until it has ended, or stop it"
         )
@@ -124,7 +125,13 @@ def _verify(
     with stop_on_signals() as asked, context.heartbeat(asked):
         work = [made for item in best if (made := _work(item.record, context)) is not None]
         plans, held = allowed(context, best, make_plans(context, work)) if work else ([], {})
-        verify_plans(context, plans, _told.get())
+        bar, told = dft_bar(context), _told.get()
+
+        def progress(done: int, n: int) -> None:
+            bar.show(done, n)
+            told(done, n)
+
+        verify_plans(context, plans, progress)
         if asked.is_set():
             raise KeyboardInterrupt
     found = list(records(context.ledger))

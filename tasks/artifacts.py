@@ -73,24 +73,31 @@ def key_of(name: str, kind: str) -> str:
 
 
 class Bar:
-    """A progress bar in the Prefect UI, brought up to date at most every ten seconds.
+    """A progress bar in the Prefect UI: there once something is to be done, then brought up to date at
+    most every ten seconds.
 
     Args:
         name: of what is done. kind: which of its bars this is. description: what fills it.
     """
 
     def __init__(self, name: str, kind: str, description: str) -> None:
-        created = create_progress_artifact(0.0, key=key_of(name, kind), description=description)
-        self._artifact = cast("UUID", created)  # Prefect's signature covers its asynchronous form too
-        self._shown, self._percent = time.monotonic(), 0.0
+        self._key, self._description = key_of(name, f"progress-{kind}"), description
+        self._artifact: UUID | None = None
+        self._shown, self._percent = 0.0, 0.0
 
     def show(self, done: float, total: float) -> None:
         """So much of so much is done."""
-        percent = 100.0 * min(1.0, done / total) if total else 100.0
-        late = time.monotonic() - self._shown >= _EVERY
-        if percent != self._percent and (late or percent == 100.0):
-            self._shown, self._percent = time.monotonic(), percent
+        if not total:
+            return
+        percent, now = 100.0 * min(1.0, done / total), time.monotonic()
+        if self._artifact is None:
+            made = create_progress_artifact(percent, key=self._key, description=self._description)
+            self._artifact = cast("UUID", made)  # Prefect's signature covers its asynchronous form too
+        elif percent == self._percent or (now - self._shown < _EVERY and percent != 100.0):
+            return
+        else:
             update_progress_artifact(self._artifact, percent)
+        self._shown, self._percent = now, percent
 
 
 class Progress:
@@ -101,11 +108,11 @@ class Progress:
         name, review = context.campaign.name, context.campaign.review
         deep = review.phonons or review.elastic or review.potentials
         self._bars = {
-            stage: Bar(name, f"progress-{stage.value}", f"Campaign {name}: {label}")
+            stage: Bar(name, stage.value, f"Campaign {name}: {label}")
             for stage, label in _BARS.items()
             if stage in context.ledger.stages and (stage != Stage.REVIEW or deep)
         }
-        self._shown = time.monotonic()
+        self.show_now()
 
     def show(self, _slots: range) -> None:
         """Bring the bars up to date, at most every ten seconds."""
@@ -133,16 +140,7 @@ class Progress:
         return found
 
 
-class DftProgress:
-    """The bar of the calculations; made when the first one is to run."""
-
-    def __init__(self, context: Context) -> None:
-        self._name = context.campaign.name
-        self._bar: Bar | None = None
-
-    def __call__(self, done: int, n: int) -> None:
-        """So many of so many calculations have ended."""
-        if n and self._bar is None:
-            self._bar = Bar(self._name, "progress-dft", f"Campaign {self._name}: DFT calculations")
-        if self._bar is not None:
-            self._bar.show(done, n)
+def dft_bar(context: Context) -> Bar:
+    """The bar of the calculations that have ended."""
+    name = context.campaign.name
+    return Bar(name, "dft", f"Campaign {name}: DFT calculations")

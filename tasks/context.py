@@ -116,7 +116,7 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         """What this process spends."""
-        return Meter(self.journal, f"run {self.ledger.owner[-100:]}")
+        return Meter(self.journal, f"run {self.ledger.leases.owner[-100:]}")
 
     def provenance(self, room: str, **extra: Any) -> tuple[str, dict[str, Any]]:
         """The provenance record for outcomes of a stage."""
@@ -133,15 +133,15 @@ class Context:
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(self.ledger.lease_seconds / 4):
+            while not done.wait(self.ledger.leases.seconds / 4):
                 try:
-                    self.ledger.renew()
+                    self.ledger.leases.renew()
                     self.meter.beat()
                 except StorageError as error:  # the next beat tries again; a lapse costs only repeats
                     log.warning("could not renew leases: %s", error)
 
-        self.ledger.release_dead()
-        self.ledger.enter()
+        self.ledger.leases.release_dead()
+        self.ledger.leases.enter()
         thread = threading.Thread(target=beat, name="heliodor-heartbeat", daemon=True)
         thread.start()
         try:
@@ -152,7 +152,7 @@ class Context:
             self.resources.close()
             thread.join()
             self.meter.beat()
-            self.ledger.release()
+            self.ledger.leases.release()
 
 
 def failed(slot: int, stage: Stage, failure: Failure, attempt: int = 1) -> Outcome:

@@ -79,7 +79,7 @@ def standing(ledger: Ledger, campaign: Campaign) -> Standing:
         sun=Rate(label, count, n, *wilson(min(count, n), n)),
         limits=found,
         best=best,
-        owners=sorted(in_words(owner) for owner in ledger.active_owners()),
+        owners=sorted(in_words(owner) for owner in ledger.leases.active_owners()),
         waiting=_waiting(journal),
         told=_told(journal.entries(Kind.NOTICE)),
     )

@@ -283,7 +283,7 @@ def test_exit_75_goes_on(tmp_path):
     desk = desk_of(queue)
     handle = desk.submit(posting(tmp_path / "a"))
     desk.look()
-    queue.die("0", End.FAILED, "exit code 75 on node7")
+    queue.die("0", End.STOPPED, "exit code 75 on node7")
     desk.look()
     assert handle.ended is None
     assert queue.live() == ["1"]

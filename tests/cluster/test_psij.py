@@ -60,7 +60,7 @@ def test_jobs_on_slurm_through_psij(forgetful, tmp_path):
     until(batch, [sleeper], Phase.RUNNING)
     states = until(batch, [good, bad], Phase.ENDED)
     assert states[good].end is End.COMPLETED
-    assert (states[bad].end, states[bad].detail) == (End.FAILED, "exit code 75")
+    assert (states[bad].end, states[bad].detail) == (End.STOPPED, "exit code 75")
     assert f"in {jobs[0].folder}" in (jobs[0].folder / "job.log").read_text()
 
     other = PsiJ("slurm", tmp_path / "records")  # who comes later

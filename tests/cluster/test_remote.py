@@ -18,7 +18,7 @@ from heliodor.cluster.desk import Desk
 from heliodor.cluster.job_folder import RESULTS, JobFolder, Work, write_job
 from heliodor.cluster.plain import plain, result_of
 from heliodor.cluster.remote import GENERATE, RELAX, RemoteGenerator, RemoteRelaxer
-from heliodor.cluster.scheduler import End, JobState, Phase
+from heliodor.cluster.scheduler import End, JobState, Phase, by_exit_code
 from heliodor.cluster.settings import Cluster, Resources
 from heliodor.core.choices.generators import FilesChoice
 from heliodor.core.choices.relaxers import AseChoice
@@ -122,7 +122,7 @@ class Threads:
             return JobState(Phase.RUNNING)
         if isinstance(code, End):
             return JobState(Phase.ENDED, code, "as it was told")
-        return JobState(Phase.ENDED, End.FAILED if code else End.COMPLETED, f"exit code {code} on node7")
+        return JobState(Phase.ENDED, by_exit_code(code), f"exit code {code} on node7")
 
 
 class Site:

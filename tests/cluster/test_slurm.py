@@ -98,7 +98,7 @@ def test_signals_reach_the_program_and_75_is_an_exit_code_without_restarts(slurm
         time.sleep(0.1)
     slurm.command("scancel", "--signal=USR1", "--batch", number)  # what Slurm does before the walltime
     state = wait(batch, [number])[number]
-    assert (state.end, state.detail) == (End.FAILED, "exit code 75 on node")
+    assert (state.end, state.detail) == (End.STOPPED, "exit code 75 on node")
     assert "told" in log.read_text()
 
 

@@ -60,9 +60,9 @@ from heliodor.core.ledger import Ledger
 
 campaign = parse_campaign({"name": "c", "generator": {"kind": "substitution"}})
 ledger = Ledger(Database(sys.argv[1], create=False), campaign)
-print(len(ledger.enter()), flush=True)
+print(len(ledger.leases.enter()), flush=True)
 sys.stdin.readline()
-ledger.release()
+ledger.leases.release()
 print("left", flush=True)
 sys.stdin.readline()
 """
@@ -78,13 +78,13 @@ def test_who_works_on_a_campaign_is_seen_from_the_first_moment(tmp_path):
     assert other.stdout is not None
     try:
         assert other.stdout.readline() == "0\n"
-        [seen] = ledger.active_owners()
+        [seen] = ledger.leases.active_owners()
         assert f"process {other.pid}, since 20" in in_words(seen)
-        assert ledger.enter(alone=True) == {seen}
+        assert ledger.leases.enter(alone=True) == {seen}
         other.stdin.write("\n")
         other.stdin.flush()
         assert other.stdout.readline() == "left\n"
-        assert ledger.enter(alone=True) == set()
+        assert ledger.leases.enter(alone=True) == set()
     finally:
         other.kill()
         other.communicate()
@@ -92,5 +92,5 @@ def test_who_works_on_a_campaign_is_seen_from_the_first_moment(tmp_path):
 
 def test_a_process_is_no_company_for_itself(tmp_path):
     first, second = ledger_in(tmp_path), ledger_in(tmp_path)
-    first.enter()
-    assert second.enter(alone=True) == set()
+    first.leases.enter()
+    assert second.leases.enter(alone=True) == set()

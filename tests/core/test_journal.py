@@ -1,4 +1,4 @@
-"""The journal of a campaign, on SQLite."""
+"""The journal of a campaign, on both kinds of database."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,8 +14,8 @@ NAME = (
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'l.sqlite'}")
+def database(ledger_url):
+    database = Database(ledger_url)
     with database.write() as connection:
         for number in (1, 2):
             connection.execute(sa.text(NAME.format(number)))

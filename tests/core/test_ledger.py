@@ -192,7 +192,7 @@ def test_leases_lapse_and_are_renewed(ledger_url, monkeypatch):
     slots = fill(ledger, 2)
     assert len(ledger.claim(Stage.SCREEN, slots, 9)) == 2
     later = 400
-    ledger.renew()
+    ledger.leases.renew()
     later = 800
     assert other.claim(Stage.SCREEN, slots, 9) == []
     later = 1200
@@ -203,7 +203,7 @@ def test_release_gives_back(ledger_url):
     ledger = open_ledger(ledger_url)
     slots = fill(ledger, 2)
     ledger.claim(Stage.SCREEN, slots, 9)
-    ledger.release()
+    ledger.leases.release()
     assert len(ledger.claim(Stage.SCREEN, slots, 9)) == 2
 
 
@@ -247,11 +247,11 @@ def test_what_a_killed_process_held_comes_back_at_once(ledger_url):
     process = claimer(ledger_url, "hang")
     assert process.stdout is not None
     held = int(process.stdout.readline())
-    assert ledger.release_dead() == 0, "a living process lost its leases"
-    assert len(ledger.active_owners()) == 1
+    assert ledger.leases.release_dead() == 0, "a living process lost its leases"
+    assert len(ledger.leases.active_owners()) == 1
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert ledger.release_dead() == held
+    assert ledger.leases.release_dead() == held
     assert len(ledger.claim(Stage.SCREEN, slots, 99)) == 20
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from heliodor.core.settings import load_settings
 from heliodor.flows.doctor_cluster import cluster_checks, job_store_check
+from heliodor.flows.doctor_nodes import node_checks
 from heliodor.flows.doctor_server import prefect_checks
+from heliodor.flows.finding import Check
 
 prefect_server = runpy.run_path(str(Path(__file__).parents[1] / "prefect_server.py"))["prefect_server"]
 
@@ -129,3 +131,38 @@ def test_a_slurm_without_a_cluster_file(slurm, monkeypatch):
     [check] = cluster_checks(load_settings())
     assert check.level == "ok"
     assert "batch" in check.found
+
+
+@pytest.mark.slow
+def test_nodes_are_looked_at_by_jobs(slurm, tmp_path):
+    """One is well but for its key, and of another version than here; one has no Python."""
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        f"jobs: {tmp_path}/shared\n"
+        "relax: {gpus: 1, setup: [export MP_API_KEY=short]}\n"
+        "dft: {python: /nowhere/python}\n"
+    )
+    here = [Check("heliodor", "ok", "0.0.1"), Check("Python", "ok", "3.0")]
+    found = {check.name: check for check in node_checks(load_settings(file), here)}
+    assert "looked at; GPU: " in found["node for relax"].found
+    assert found["node for relax: Materials Project key"].found == "5 characters"
+    version = found["node for relax: heliodor"]
+    assert (version.level, "0.0.1" in version.advice) == ("fail", True)
+    assert found["node for dft"].level == "fail"
+    assert "/nowhere/python" in found["node for dft"].found
+    assert not list((tmp_path / "shared").iterdir()), "nothing is left behind"
+
+
+def test_a_node_that_does_not_answer(slurm, tmp_path):
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"jobs: {tmp_path}\nrelax: {{directives: [--begin=now+1hour]}}\n")
+    [check] = node_checks(load_settings(file), [], patience=1)
+    assert check.level == "warn"
+    assert "the job queued" in check.found
+    assert not slurm.command("squeue", "--noheader").strip(), "it was cancelled"
+
+
+def test_nodes_without_a_cluster_file(monkeypatch):
+    monkeypatch.delenv("HELIODOR_CLUSTER", raising=False)
+    [check] = node_checks(load_settings(), [])
+    assert "HELIODOR_CLUSTER" in check.advice

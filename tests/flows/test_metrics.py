@@ -43,6 +43,7 @@ def folder(tmp_path):
     ledger.record([Outcome(i, Stage.RELAX, Status.PASSED) for i in range(2)], P)
     ledger.record([Outcome(0, Stage.ASSESS, Status.PASSED, data=GOOD)], P)
     Journal(ledger.database, ledger.campaign_id).meter("run a", {"gpu_hours": 0.5, "node_hours": 1})
+    ledger.leases.enter()  # as a campaign that is being run
     ledger.claim(Stage.ASSESS, range(8), 5)
     return tmp_path
 

@@ -220,18 +220,22 @@ def _info(value: Any) -> Any:
     return "_JSON " + json.dumps(value).replace("\\", "\\\\")  # ASE's writer does not escape them
 
 
-def _entry(row: ExportRow, energy: float) -> Any:
-    from pymatgen.entries.computed_entries import ComputedStructureEntry
-
+def _entry(row: ExportRow, energy: float) -> dict[str, Any]:
+    """As `ComputedStructureEntry.as_dict` has it; importing the class takes seconds."""
+    structure = to_structure(row.crystal)
     names = ("slot", "formula", *_NUMBERS, "reference")
-    return ComputedStructureEntry(
-        to_structure(row.crystal),
-        energy,
-        correction=0.0,
-        parameters={"model": row.model, "corrections": row.corrections},
-        data={**{name: getattr(row, name) for name in names}, **row.data},
-        entry_id=row.key,
-    )
+    return {
+        "@module": "pymatgen.entries.computed_entries",
+        "@class": "ComputedStructureEntry",
+        "energy": energy,
+        "composition": structure.composition.as_dict(),
+        "entry_id": row.key,
+        "correction": 0.0,
+        "energy_adjustments": [],
+        "parameters": {"model": row.model, "corrections": row.corrections},
+        "data": {**{name: getattr(row, name) for name in names}, **row.data},
+        "structure": structure.as_dict(),
+    }
 
 
 def _flat(row: ExportRow, *, cell: bool) -> dict[str, Any]:

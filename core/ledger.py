@@ -157,22 +157,10 @@ class Ledger:
         before = self.stages[self.stages.index(stage) - 1]
         with self.database.write() as connection:
             self.leases.lock(connection)
-            taken = self.leases.taken(connection, stage, slots)
-            if ordered and taken:
-                return []
-            states = self._states(connection, slots, [*self._before(stage), stage])
-            free = []
-            for slot in slots if among is None else sorted(among):
-                here = states.get(slot, {}).get(stage)
-                if here and (here.status != Status.FAILED or here.attempt >= attempts):
-                    continue
-                waits_for = self._waits_for(states.get(slot, {}), stage)
-                if waits_for is None and slot not in taken:
-                    free.append((slot, here.attempt + 1 if here else 1))
-                    if len(free) == limit:
-                        break
-                elif ordered and waits_for == "work":
-                    break  # an earlier slot is still on its way
+            if ordered:
+                free = self._next(connection, stage, slots, limit, attempts)
+            else:
+                free = self._ready(connection, stage, slots, limit, attempts, among)
             if len(free) < least:
                 return []
             claimed = self.leases.take(connection, stage, [slot for slot, _ in free])
@@ -180,6 +168,70 @@ class Ledger:
             found = outcomes_of(connection, self.campaign_id, before, claimed, standing())
             previous = {o.slot: o for o in found}
         return [Work(slot, candidates[slot], previous[slot], attempt) for slot, attempt in free]
+
+    def _ready(
+        self,
+        connection: Connection,
+        stage: Stage,
+        slots: range,
+        limit: int,
+        attempts: int,
+        among: Collection[int] | None,
+    ) -> list[tuple[int, int]]:
+        """Slots that passed the stage before and are free here, with the attempt that is next."""
+        before, here = t.outcome.alias("before"), t.outcome.alias("here")
+        same_slot = (here.c.campaign_id == self.campaign_id) & (here.c.slot == before.c.slot)
+        same_slot &= here.c.stage == stage
+        ended = sa.exists().where(
+            same_slot, (here.c.status != Status.FAILED) | (here.c.attempt >= attempts)
+        )
+        tried = sa.select(sa.func.max(here.c.attempt)).where(same_slot).scalar_subquery()
+        taken = sa.exists().where(
+            t.lease.c.campaign_id == self.campaign_id,
+            t.lease.c.stage == stage,
+            t.lease.c.slot == before.c.slot,
+            t.lease.c.expires_at > self.database.now(connection),
+        )
+        query = (
+            sa.select(before.c.slot, sa.func.coalesce(tried, 0) + 1)
+            .where(
+                before.c.campaign_id == self.campaign_id,
+                before.c.stage == self.stages[self.stages.index(stage) - 1],
+                before.c.slot.between(slots.start, slots.stop - 1),
+                before.c.status == Status.PASSED,
+                ~ended,
+                ~taken,
+            )
+            .order_by(before.c.slot)
+            .limit(limit)
+        )
+        if among is not None:
+            query = query.where(before.c.slot.in_(sorted(among)))
+        return [(slot, attempt) for slot, attempt in connection.execute(query)]
+
+    def _next(
+        self, connection: Connection, stage: Stage, slots: range, limit: int, attempts: int
+    ) -> list[tuple[int, int]]:
+        """As `_ready`, up to the first slot that is still on its way; none while anybody is at work."""
+        if self.leases.taken(connection, stage, slots):
+            return []
+        if not self._ready(connection, stage, slots, 1, attempts, None):
+            return []  # without a look at all slots
+        states = self._states(connection, slots, [*self._before(stage), stage])
+        free: list[tuple[int, int]] = []
+        for slot in slots:
+            state = states.get(slot, {})
+            here = state.get(stage)
+            if here and (here.status != Status.FAILED or here.attempt >= attempts):
+                continue
+            waits_for = self._waits_for(state, stage)
+            if waits_for == "work":
+                break
+            if waits_for is None:
+                free.append((slot, here.attempt + 1 if here else 1))
+                if len(free) == limit:
+                    break
+        return free
 
     def unfinished(self, slots: range, last: Stage) -> int:
         """How many of the slots have not come to an end at or before stage `last`."""

@@ -6,8 +6,9 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
 
+from prefect.utilities.annotations import quote
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..core.campaign import Campaign, parse_campaign
@@ -19,6 +20,11 @@ R = TypeVar("R")
 
 Attempts = Annotated[int, Field(ge=1, le=100)]
 Rounds = Annotated[int, Field(ge=1)]
+
+
+def as_is(value: R) -> R:
+    """A task's parameter in which Prefect need not look for futures: it would walk all of it, twice."""
+    return cast("R", quote(value))
 
 
 def checked(flow: Callable[P, R]) -> Callable[P, R]:

@@ -20,6 +20,7 @@ from ..tasks.generate import generate
 from ..tasks.relax import relax
 from ..tasks.review import review
 from ..tasks.screen import screen
+from .parameters import as_is
 
 _POLL = 0.1  # seconds between looks at what runs: far below the time of one batch
 
@@ -76,7 +77,7 @@ def lanes(context: Context, slots: range) -> list[Lane]:
         _proposing(context, slots),
         Lane(
             claim=claim(Stage.SCREEN, SCREEN_BATCH, ordered=True),
-            submit=lambda work: screen.submit(context, work, slots),
+            submit=lambda work: screen.submit(as_is(context), as_is(work), slots),
         ),
     ]
     if Stage.RELAX in stages:
@@ -85,14 +86,14 @@ def lanes(context: Context, slots: range) -> list[Lane]:
         found.append(
             Lane(
                 claim=claim(Stage.ASSESS, ASSESS_BATCH, ordered=True),
-                submit=lambda work: assess.submit(context, work, slots),
+                submit=lambda work: assess.submit(as_is(context), as_is(work), slots),
                 every=5,
             )
         )
     found.append(
         Lane(
             claim=claim(Stage.REVIEW, REVIEW_BATCH, ordered=False),
-            submit=lambda work: review.submit(context, work),
+            submit=lambda work: review.submit(as_is(context), as_is(work)),
             every=5,
         )
     )
@@ -104,13 +105,13 @@ def _proposing(context: Context, slots: range) -> Lane:
     if cluster is None or cluster.generate is None:
         return Lane(
             claim=lambda: ledger.claim_generate(slots, GENERATE_BATCH),
-            submit=lambda work: generate.submit(context, work),
+            submit=lambda work: generate.submit(as_is(context), as_is(work)),
         )
     width, size = _jobs(cluster)
     generate_there = generate.with_options(tags={"cluster"})
     return Lane(
         claim=lambda: ledger.claim_generate(slots, size),
-        submit=lambda work: generate_there.submit(context, work),
+        submit=lambda work: generate_there.submit(as_is(context), as_is(work)),
         width=width,
     )
 
@@ -124,7 +125,7 @@ def _relaxing(context: Context, slots: range) -> Lane:
         size = RELAX_BATCH_PER_WORKER * context.workers
         return Lane(
             claim=lambda: ledger.claim(Stage.RELAX, slots, size, attempts=attempts),
-            submit=lambda work: relax_here.submit(context, work),
+            submit=lambda work: relax_here.submit(as_is(context), as_is(work)),
             width=2,  # so that the workers are busy while a batch ends
         )
     width, full = _jobs(cluster)
@@ -135,7 +136,7 @@ def _relaxing(context: Context, slots: range) -> Lane:
         least = full if ledger.unfinished(slots, Stage.SCREEN) else 1
         return ledger.claim(Stage.RELAX, slots, full, attempts=attempts, least=least)
 
-    return Lane(claim, lambda work: relax_there.submit(context, work), width, every=2)
+    return Lane(claim, lambda work: relax_there.submit(as_is(context), as_is(work)), width, every=2)
 
 
 def _jobs(cluster: Cluster) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from ..tasks.verify import (
 )
 from ..validators.uniqueness import Uniqueness
 from .known_structures import KnownStructures
+from .parameters import as_is
 
 _POLL = 0.2  # seconds: far below the time of a calculation
 _FOLDER = "dft"
@@ -64,7 +65,7 @@ def verify_plans(
             return outcomes
         for ticket in waiting:
             if len(running) < width and ticket.input_digest not in running:
-                future = compute.submit(context, ticket)
+                future = compute.submit(as_is(context), as_is(ticket))
                 running[ticket.input_digest] = future
                 # By its thread: a future's `state` would ask the server at each look.
                 future.add_done_callback(done.append)

@@ -53,8 +53,10 @@ def verify(
     from .flows.terminal import prepare_prefect
 
     prepare_prefect(verbose=False)
-    from .flows.verify_finalists import NOT_COMPUTED, telling
+    from .flows.totals import show_verdicts
+    from .flows.verify_finalists import telling
     from .flows.verify_finalists import verify as flow
+    from .tasks.verdicts import NOT_COMPUTED
 
     console = Console(stderr=True)
     on = ["--cluster", str(cluster)] if cluster is not None else []
@@ -74,7 +76,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    _show(found)
+    show_verdicts(found, Console())
     # What waits for an answer or for the budget says so itself.
     if waiting := sum(row["verdict"] == NOT_COMPUTED and not row["detail"] for row in found):
         typer.echo(
@@ -83,35 +85,6 @@ def verify(
             f" call this again: {again}\nTo compute here instead: {again} --dft abinit"
         )
     typer.echo(f"report: {folder / 'report.html'}; calculations: {folder / 'dft'}")
-
-
-_COLUMNS = (
-    ("formula", "formula", ""),
-    ("verdict", "verdict", ""),
-    ("eV/atom above hull, DFT", "energy_above_hull", ".3f"),
-    ("by the potential", "energy_above_hull_mlip", ".3f"),
-    ("volume, DFT / potential", "volume_ratio", ".3f"),
-    ("RMSD, angstrom", "rmsd", ".3f"),
-    ("why not", "detail", ""),
-)
-
-
-def _show(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = [column for column in _COLUMNS if any(row[column[1]] not in (None, "") for row in found)]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title, _, _ in shown:
-        table.add_column(title)
-    for row in found:
-        cells = ["-" if row[name] is None else format(row[name], spec) for _, name, spec in shown]
-        table.add_row(*map(escape, cells))
-    Console().print(table)
-    hulls = {(row["level"], row["corrections"], row["reference"]) for row in found if row["level"]}
-    for level, corrections, reference in sorted(hulls):
-        typer.echo(f"level: {level}; corrections: {corrections}; hull: {reference}")
 
 
 def export_dft(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+_VERDICT = (
+    ("formula", "formula", ""),
+    ("verdict", "verdict", ""),
+    ("eV/atom above hull, DFT", "energy_above_hull", ".3f"),
+    ("by the potential", "energy_above_hull_mlip", ".3f"),
+    ("volume, DFT / potential", "volume_ratio", ".3f"),
+    ("RMSD, angstrom", "rmsd", ".3f"),
+    ("why not", "detail", ""),
+)
 
 
 def show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
@@ -28,7 +38,30 @@ def show_summary(summary: dict[str, Any], folder: Path, *, as_json: bool) -> Non
         console.print(line, highlight=False, markup=False)
     if protocol := summary.get("protocol"):
         _show_protocol(protocol, console)
+    if verdicts := summary.get("verdicts"):
+        console.print()
+        show_verdicts(verdicts, console)
     console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_verdicts(found: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """What DFT says of each crystal, and at which level of theory, on which hull.
+
+    Args:
+        found: rows of `tasks.verdicts`.
+    """
+    shown = [column for column in _VERDICT if any(row[column[1]] not in (None, "") for row in found)]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title, _, _ in shown:
+        table.add_column(title)
+    for row in found:
+        cells = ["-" if row[name] is None else format(row[name], spec) for _, name, spec in shown]
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    hulls = {(row["level"], row["corrections"], row["reference"]) for row in found if row["level"]}
+    for level, corrections, reference in sorted(hulls):
+        said = f"level: {level}; corrections: {corrections}; hull: {reference}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(*columns: str) -> Table:

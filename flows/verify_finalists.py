@@ -22,10 +22,10 @@ from ..core.records import Status
 from ..core.settings import load_settings
 from ..tasks.artifacts import dft_bar
 from ..tasks.context import Context
-from ..tasks.dft_columns import later_failure
 from ..tasks.outputs import write_outputs
 from ..tasks.shortlist import shortlist
 from ..tasks.table import Record, records
+from ..tasks.verdicts import verdict_row
 from ..tasks.verify import calculator
 from .assemble import assemble
 from .build import remember, reopen
@@ -36,7 +36,6 @@ from .stopping import cancellable, stop_on_signals
 from .verify import Progress, make_plans, verify_plans
 
 EngineName = Literal["abinit", "gpaw", "mlip", "vasp"]
-NOT_COMPUTED = "not computed"
 _told: ContextVar[Progress] = ContextVar("_told", default=lambda _done, _all: None)
 _LANES = 256  # tasks side by side; how many calculations, `workers` or the cluster file decides
 
@@ -137,7 +136,9 @@ def _verify(
     found = list(records(context.ledger))
     write_outputs(assemble(campaign, path, settings, probe=False), found)
     of_slot = {record.slot: record for record in found}
-    return [as_row(of_slot[slot], held.get(slot, "")) for slot in (item.record.slot for item in best)]
+    return [
+        verdict_row(of_slot[slot], held.get(slot, "")) for slot in (item.record.slot for item in best)
+    ]
 
 
 def with_dft(campaign: Campaign, dft: dict[str, Any] | None) -> Campaign:
@@ -178,23 +179,3 @@ def _work(record: Record, context: Context) -> Work | None:
         if context.campaign.runs_dft and tried:
             return None
     return Work(record.slot, candidate, record.assess, last.attempt + 1)
-
-
-def as_row(record: Record, held: str = "") -> dict[str, Any]:
-    """A verdict in few words, for the terminal and `--json`. `held`: why it was not computed now."""
-    outcome = record.verify
-    data = outcome.data if outcome else {}
-    hull, compared = data.get("hull", {}), data.get("compared", {})
-    return {
-        "slot": record.slot,
-        "formula": record.crystal.formula if record.crystal else None,
-        "verdict": data.get("verdict", "failed" if outcome else NOT_COMPUTED),
-        "energy_above_hull": hull.get("energy_above_hull"),
-        "energy_above_hull_mlip": (record.hull or {}).get("energy_above_hull"),
-        "volume_ratio": compared.get("volume_ratio"),
-        "rmsd": compared.get("rmsd"),
-        "level": hull.get("level"),
-        "corrections": hull.get("corrections"),
-        "reference": hull.get("reference"),
-        "detail": held or later_failure(record.verify_failed) or data.get("detail", ""),
-    }

@@ -23,6 +23,7 @@ from .polymorphs import finalists_among
 from .protocol import Counted, count_by_protocol
 from .report_data import export_rows, report_data
 from .table import Record, count, row
+from .verdicts import verdicts
 
 
 def write_outputs(context: Context, found: Sequence[Record], ended: str | None = None) -> dict[str, Any]:
@@ -52,6 +53,8 @@ def write_outputs(context: Context, found: Sequence[Record], ended: str | None =
     by_dft = context.campaign.runs_dft or any(r.verify is not None for r in found)
     columns = columns_of(context.scorers, [r.scores for r in found], by_dft=by_dft)
     write_table_of(found, columns, folder)
+    if judged := verdicts(found):
+        summary["verdicts"] = judged
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     polymorphs = finalists_among(context, found)
     write_polymorphs(polymorphs, folder)

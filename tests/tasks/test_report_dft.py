@@ -32,7 +32,6 @@ from heliodor.core.records import (
     Status,
 )
 from heliodor.flows import verify_finalists
-from heliodor.flows.verify_finalists import as_row
 from heliodor.report.html import render
 from heliodor.report.model import ReportData
 from heliodor.tasks.columns import columns_of
@@ -41,6 +40,7 @@ from heliodor.tasks.report_crystals import crystal_rows
 from heliodor.tasks.report_dft import dft_data, level_in_words
 from heliodor.tasks.report_funnel import funnel
 from heliodor.tasks.table import Record, records, row
+from heliodor.tasks.verdicts import verdict_row
 from heliodor.tasks.verify import Competitor, Plan, verdict
 from heliodor.validators.hull import ELEMENT_ID
 from heliodor.validators.level_hull import LevelHull
@@ -345,7 +345,7 @@ def test_a_later_failure_leaves_the_verdict_and_is_told(tmp_path):
     [card] = dft_data([found], tmp_path, 0.1).cards
     assert card.verdict == "confirmed"
     assert told in words(page_of([found], tmp_path))
-    shown = as_row(found)
+    shown = verdict_row(found)
     assert (shown["verdict"], shown["detail"]) == ("confirmed", told)
     assert funnel([found], (Stage.RELAX, Stage.VERIFY), 0.1)[-1].count == 1
     # A new verdict takes its place, and there is no failure after it.

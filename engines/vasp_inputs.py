@@ -17,6 +17,8 @@ import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..core.convert import to_structure
@@ -94,10 +96,13 @@ class MpMaker:
             )
         self.name = name
         self.kind = MAKERS[name]
-        try:
-            self._class = getattr(importlib.import_module(self.kind.module), name)
-        except ImportError as error:
-            raise missing_extra("atomate2", "vasp") from error
+        if find_spec("atomate2") is None:
+            raise missing_extra("atomate2", "vasp")
+
+    @cached_property
+    def _class(self) -> Any:
+        """Imported when it is first needed: that takes seconds, and most runs write no inputs."""
+        return getattr(importlib.import_module(self.kind.module), self.name)
 
     def first_set(self) -> Any:
         """Generator of the first inputs; a new one, for it keeps the structure it was asked for."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,10 @@ class VaspRecipe:
 
     def __init__(self, maker: str = "MPGGADoubleRelaxStaticMaker") -> None:
         self._maker = MpMaker(maker)
-        self._set = self._maker.last_set()
+
+    @cached_property
+    def _set(self) -> Any:
+        return self._maker.last_set()
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -268,6 +268,19 @@ def test_similarity_is_chemistry():
     assert (table <= 0).all()
 
 
+@pytest.mark.slow
+def test_similarity_agrees_with_pymatgens_model():
+    from pymatgen.analysis.structure_prediction.substitution_probability import SubstitutionProbability
+
+    model, table = SubstitutionProbability(), log_substitution()
+    ions = {s: [ion for ion in model.species if ion.symbol == s] for s in ("Na", "Fe", "O", "S", "Tl")}
+    for new, news in ions.items():
+        for old, olds in ions.items():
+            likeliest = max(model.cond_prob(a, b) for a in news for b in olds)
+            found = table[SYMBOLS.index(new), SYMBOLS.index(old)]
+            assert found == pytest.approx(np.log(likeliest), abs=1e-12), (new, old)
+
+
 @pytest.mark.parametrize(
     ("counts", "volume"),  # cubic angstrom per formula, experiment (ICSD cell constants)
     [

@@ -1,10 +1,13 @@
-"""What conducting costs: a whole campaign whose rooms do nothing, beside one Prefect task per candidate.
+"""What conducting costs: a campaign whose rooms do nothing, one Prefect task per candidate, a real campaign.
 
-The rooms (generator, checks, relaxer, hull) are stubs that answer at once, so that all wall time, CPU and
-bytes are the conductor's: ledger, pipeline, Prefect's client and its server, tables and report. Beside it
-the plain way: a flow that maps one Prefect task over the candidates, which does nothing either.
+In the first the rooms (generator, checks, relaxer, hull) are stubs that answer at once, so that all wall
+time, CPU and bytes are the conductor's: ledger, pipeline, Prefect's client and its server, tables and
+report. Beside it the plain way: a flow that maps one Prefect task over the candidates, which does nothing
+either. Of a real campaign (substitution in Li-Ti-O, CHGNet, two workers) it tells the share of its wall
+time in which the workers did not relax, and the share of its CPU time that was not relaxing: start,
+proposals, checks, novelty, hull and conducting together.
 
-    python benchmarks/conducting.py --sizes 1000 10000 100000 --peer 1000 10000
+    python benchmarks/conducting.py --sizes 1000 10000 100000 --peer 1000 10000 --real 1000
 """
 
 from __future__ import annotations
@@ -25,14 +28,21 @@ HERE = Path(__file__).resolve()
 SERVER = runpy.run_path(str(HERE.parents[1] / "tests" / "prefect_server.py"))
 
 
-def main(sizes: Sequence[int] = (1000, 10_000), peers: Sequence[int] = (1000,)) -> None:
+WORKERS = 2
+
+
+def main(
+    sizes: Sequence[int] = (1000,), peers: Sequence[int] = (1000,), real: Sequence[int] = (200,)
+) -> None:
     print(
-        "conducting, stub rooms        wall/s   ms/candidate   client CPU ms   server CPU ms   ledger kB   Prefect kB"
+        "conducting, per candidate     wall/s   ms/candidate   client CPU ms   server CPU ms   ledger kB   Prefect kB"
     )
     for n in sizes:
-        measure("campaign", n)
+        measure("stub rooms", n)
     for n in peers:
         measure("task per candidate", n)
+    for n in real:
+        measure("real campaign", n)
 
 
 def measure(what: str, n: int) -> None:
@@ -46,7 +56,8 @@ def measure(what: str, n: int) -> None:
             empty = size(database)
             child = subprocess.run(
                 [sys.executable, str(HERE), "--child", what, str(n), str(folder / "out")],
-                env=server.client(folder / "client") | {"OMP_NUM_THREADS": "1", "HELIODOR_WORKERS": "2"},
+                env=server.client(folder / "client")
+                | {"OMP_NUM_THREADS": "1", "HELIODOR_WORKERS": str(WORKERS)},
                 check=True,
                 capture_output=True,
                 text=True,
@@ -61,6 +72,11 @@ def measure(what: str, n: int) -> None:
         f" {1000 * server_cpu / n:>15.2f} {told['ledger'] / 1000 / n:>11.2f} {grown / 1000 / n:>12.2f}",
         flush=True,
     )
+    if relaxing := told["relaxing"]:
+        idle, other = 1 - relaxing / WORKERS / wall, told["cpu"] + server_cpu - relaxing
+        print(
+            f"    not relaxing: {idle:.1%} of the workers' time, {other / (other + relaxing):.1%} of the CPU"
+        )
 
 
 def wait_until_recorded(url: str, process: Any, task_runs: int | None) -> float:
@@ -97,7 +113,13 @@ def size(database: Path) -> int:
 
 def child(what: str, n: int, folder: Path) -> None:
     began = time.monotonic()
-    task_runs = campaign(n, folder) if what == "campaign" else task_per_candidate(n)
+    task_runs, relaxing = None, 0.0
+    if what == "task per candidate":
+        task_runs = task_per_candidate(n)
+    elif what == "stub rooms":
+        campaign(n, folder)
+    else:
+        relaxing = real_campaign(n, folder)
     used = os.times()
     ledger = folder / "ledger.sqlite"
     print(
@@ -107,6 +129,7 @@ def child(what: str, n: int, folder: Path) -> None:
                 "cpu": used.user + used.system + used.children_user + used.children_system,
                 "ledger": ledger.stat().st_size if ledger.exists() else 0,
                 "task_runs": task_runs,
+                "relaxing": relaxing,
             }
         )
     )
@@ -126,6 +149,27 @@ def task_per_candidate(n: int) -> int:
 
     assert every() == n * (n - 1) // 2
     return n
+
+
+def real_campaign(n: int, folder: Path) -> float:
+    """Run it; returns the seconds that workers spent on relaxing."""
+    from heliodor.core.campaign import parse_campaign
+    from heliodor.core.records import Stage
+    from heliodor.core.settings import load_settings
+    from heliodor.flows.build import open_ledger
+    from heliodor.flows.discover import discover
+
+    content = {
+        "name": "real",
+        "space": {"elements": ["Li", "Ti", "O"]},
+        "generator": {"kind": "substitution"},
+        "budget": {"candidates": n, "round_size": n},
+        "dft": {"kind": "none"},
+    }
+    made = parse_campaign(content)
+    discover(campaign=made, folder=str(folder))
+    ledger = open_ledger(made, folder, load_settings(), create=False)
+    return sum(float(o.data.get("seconds", 0.0)) for o in ledger.outcomes(Stage.RELAX))
 
 
 def campaign(n: int, folder: Path) -> None:
@@ -226,9 +270,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000])
     parser.add_argument("--peer", type=int, nargs="*", default=[1000])
+    parser.add_argument("--real", type=int, nargs="*", default=[200])
     parser.add_argument("--child", nargs=3)
     given = parser.parse_args()
     if given.child:
         child(given.child[0], int(given.child[1]), Path(given.child[2]))
     else:
-        main(given.sizes, given.peer)
+        main(given.sizes, given.peer, given.real)

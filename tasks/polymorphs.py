@@ -11,7 +11,8 @@ from ..validators.matching import MatcherSettings
 from ..validators.polymorphs import Competitor, Polymorph, polymorphs
 from ..validators.self_consistent import SelfConsistentReference
 from .context import Context
-from .table import THRESHOLDS, Record, spacegroup_of
+from .spacegroups import spacegroup_of
+from .table import THRESHOLDS, Record
 
 Composition = tuple[tuple[int, int], ...]
 

@@ -15,6 +15,7 @@ from ..core.ledger import Work
 from ..core.protocols import Relaxer
 from ..core.records import Failure, Outcome, Prepared, Reason, Relaxed, Stage, Status
 from .context import Context, failed
+from .spacegroups import as_data
 
 
 @task(name="relax", retries=2, retry_delay_seconds=5, persist_result=False, cache_policy=NO_CACHE)
@@ -68,6 +69,7 @@ def relax_outcome(item: Work, result: Relaxed | Failure) -> Outcome:
         "converged": result.converged,
         "model": result.model,
         "seconds": round(result.seconds, 3),
+        **as_data(result.crystal),
     }
     if result.prepared is not None:
         data["prepared"] = asdict(result.prepared)

@@ -9,7 +9,7 @@ from ..core.columns import Value
 from ..core.protocols import Scorer
 from ..report.model import CrystalRow
 from .report_dft import dft_word
-from .table import Record, symmetry_of
+from .table import Record
 
 
 def crystal_rows(
@@ -46,7 +46,7 @@ def _row(record: Record, threshold: float) -> CrystalRow:
     crystal, hull = record.crystal, record.hull or {}
     if crystal is None or record.candidate is None:
         raise ValueError(f"slot {record.slot} has no crystal")
-    group = symmetry_of(crystal)
+    group = record.spacegroup
     return CrystalRow(
         slot=record.slot,
         key=record.candidate.key,

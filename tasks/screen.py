@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from prefect import task
@@ -13,6 +13,7 @@ from ..core.crystal import Crystal
 from ..core.ledger import Ledger, Work
 from ..core.records import Outcome, Reason, Stage, Status, Verdict
 from .context import Context
+from .spacegroups import as_data
 
 
 @task(
@@ -34,9 +35,14 @@ def screen(context: Context, work: Sequence[Work], slots: range) -> int:
         novel = dict(zip(sound, context.reference.match(chosen), strict=True))
         with context.unique.batch(work, slots) as uniqueness:
             unique = dict(zip(sound, uniqueness.check(chosen), strict=True))
+            verdicts = [
+                [validity[i], *(found[i] for found in (unique, novel) if i in found)]
+                for i in range(len(work))
+            ]
+            relaxing = Stage.RELAX in context.ledger.stages
             outcomes = [
-                _outcome(item, [validity[i], *(v[i] for v in (unique, novel) if i in v)], keep=keep)
-                for i, item in enumerate(work)
+                _with_spacegroup(_outcome(item, said, keep=keep), item, relaxing)
+                for item, said in zip(work, verdicts, strict=True)
             ]
             record = context.provenance("screen", reference=asdict(context.reference.info))
             context.ledger.record(outcomes, record)
@@ -47,6 +53,13 @@ def _outcome(item: Work, verdicts: Sequence[Verdict], *, keep: bool) -> Outcome:
     data: dict[str, Any] = {verdict.check: verdict_data(verdict) for verdict in verdicts}
     status, reason = conclude(verdicts, keep=keep)
     return Outcome(item.slot, Stage.SCREEN, status, reason, item.attempt, data)
+
+
+def _with_spacegroup(outcome: Outcome, item: Work, relaxing: bool) -> Outcome:
+    """Of a sound crystal that is not to be relaxed, which changes it."""
+    if "uniqueness" not in outcome.data or (relaxing and outcome.status == Status.PASSED):
+        return outcome
+    return replace(outcome, data={**outcome.data, **as_data(item.candidate.crystal)})
 
 
 def conclude(verdicts: Sequence[Verdict], *, keep: bool) -> tuple[Status, Reason | None]:

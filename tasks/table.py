@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from ..core.columns import Value
 from ..core.crystal import Crystal
 from ..core.ledger import Ledger
 from ..core.records import Candidate, Outcome, Reason, Stage, Status
-from ..report.export import symmetry
 from ..report.stats import wilson
 from .dft_columns import dft_values
+from .spacegroups import group_of
 
 THRESHOLDS = (0.0, 0.1)  # eV/atom; both are always reported
-SYMPREC = 0.1  # angstrom, for space groups in tables and report, as the Materials Project has it
 _CHUNK = 1000
 
 
@@ -46,6 +44,13 @@ class Record:
         if self.relax is not None and self.relax.crystal is not None:
             return self.relax.crystal
         return self.candidate.crystal if self.candidate else None
+
+    @property
+    def spacegroup(self) -> tuple[int, str] | None:
+        """Number and symbol of the crystal's space group."""
+        relaxed = self.relax is not None and self.relax.crystal is not None
+        crystal = self.crystal
+        return None if crystal is None else group_of(self.relax if relaxed else self.screen, crystal)
 
     @property
     def valid(self) -> bool:
@@ -150,7 +155,7 @@ def row(record: Record) -> dict[str, Any]:
         "formula": crystal.formula if crystal else None,
         "chemsys": crystal.chemsys if crystal else None,
         "n_atoms": len(crystal) if crystal else None,
-        "spacegroup": spacegroup_of(crystal) if crystal and record.valid else None,
+        "spacegroup": record.spacegroup[0] if record.valid and record.spacegroup else None,
         "valid": record.valid,
         "unique": record.verdict("uniqueness"),
         "novel": record.verdict("novelty"),
@@ -187,18 +192,6 @@ def row(record: Record) -> dict[str, Any]:
 def decomposition_text(products: Sequence[Sequence[Any]]) -> str:
     """Competing phases in one line: "0.571 TiO2 (mp-2657) + 0.429 Li2O (mp-1960)"."""
     return " + ".join(f"{share:.3f} {formula} ({material})" for formula, material, share in products)
-
-
-def spacegroup_of(crystal: Crystal) -> int | None:
-    """Number of the space group at `SYMPREC`; None where there is no finding."""
-    group = symmetry_of(crystal)
-    return group[0] if group else None
-
-
-@lru_cache(maxsize=4096)
-def symmetry_of(crystal: Crystal) -> tuple[int, str] | None:
-    """Number and symbol of the space group at `SYMPREC`; tables and report ask for the same crystals."""
-    return symmetry(crystal, SYMPREC)
 
 
 def _detail(record: Record) -> str:

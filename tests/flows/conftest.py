@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sqlite3
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ase.build import bulk
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+from pymatgen.io.ase import AseAtomsAdaptor
 
 
 @pytest.fixture(scope="session")
@@ -98,5 +102,40 @@ def write_campaign(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))
         return path
+
+    return write
+
+
+ALLOYS = ("Al", "Au", "Cu", "Ni")
+
+
+@pytest.fixture
+def write_alloys(tmp_path: Path, write_campaign: Callable[..., Path]) -> Callable[..., Path]:
+    """As `write_campaign`: alloys by effective medium theory, on its own hull. Workers start at once."""
+    elements = [
+        ComputedStructureEntry(AseAtomsAdaptor.get_structure(bulk(symbol, "fcc")), 0.0, entry_id=symbol)
+        for symbol in ALLOYS
+    ]
+    known = tmp_path / "elements.json"
+    known.write_text(json.dumps([entry.as_dict() for entry in elements]))
+
+    def write(name: str, **changes: object) -> Path:
+        relaxer = {
+            "kind": "ase",
+            "calculator": "ase.calculators.emt:EMT",
+            "model": "emt",
+            "corrections": "own",
+            "cutoff": 5.0,
+            "fmax": 0.1,
+            "max_steps": 60,
+        }
+        content = {
+            "space": {"elements": list(ALLOYS), "max_atoms": 8, "subsystems": True},
+            "generator": {"kind": "substitution", "charge_balanced": False},
+            "relaxer": {**relaxer, "elements": list(ALLOYS)},
+            "reference": {"kind": "file", "path": str(known), "energies": "own"},
+            "review": {"scores": False},
+        }
+        return write_campaign(name, **{**content, **changes})
 
     return write

@@ -139,7 +139,7 @@ def test_nodes_are_looked_at_by_jobs(slurm, tmp_path):
     file = tmp_path / "cluster.yaml"
     file.write_text(
         f"jobs: {tmp_path}/shared\n"
-        "relax: {gpus: 1, setup: [export MP_API_KEY=short]}\n"
+        "relax: {gpus: 1, memory_gb: 2.5, setup: [export MP_API_KEY=short]}\n"
         "dft: {python: /nowhere/python}\n"
     )
     here = [Check("heliodor", "ok", "0.0.1"), Check("Python", "ok", "3.0")]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-N = 60
+N = 40
 
 
 @pytest.mark.slow

@@ -82,13 +82,13 @@ def ledger_of(folder: Path, file: Path) -> dict[tuple[int, Stage], object]:
 
 @pytest.mark.timeout(900)
 def test_six_in_flight_killed_and_cancelled_and_the_same_ledger(
-    slurm, heliodor, environment, tmp_path, write_campaign, write_cluster
+    slurm, heliodor, environment, tmp_path, write_alloys, write_cluster
 ):
     """The orchestrator dies with six relaxing jobs in flight, and one job is cancelled: every other job
     was submitted once, and the ledger is that of a campaign that ran here, to the last bit.
     """
-    changes = {"budget": {"candidates": 30, "round_size": 30}, "review": {"scores": False}}
-    file, calm = write_campaign("same", **changes), tmp_path / "calm"
+    changes = {"budget": {"candidates": 24, "round_size": 24}, "dft": {"kind": "none"}}
+    file, calm = write_alloys("same", **changes), tmp_path / "calm"
     done = heliodor("run", file, "--out", calm)
     assert done.returncode == 0, done.stderr
 

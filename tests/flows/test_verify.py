@@ -101,55 +101,42 @@ def jobs_run(folder: Path) -> dict[str, int]:
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("abinit") is None, reason="no ABINIT on this machine")
 def test_a_campaign_ends_with_verdicts_and_repeats_nothing(heliodor, environment, campaign, tmp_path):
-    """From proposal to verdict in one command; then killed at the calculations and run again."""
-    whole = tmp_path / "whole"
-    done = heliodor("run", campaign, "--out", whole)
-    assert done.returncode == 0, done.stderr
-    expected = verdicts(whole)
-    assert list(expected) == [0]
-    for outcome in expected.values():
-        assert outcome.status in (Status.PASSED, Status.REJECTED), outcome
-        data = outcome.data
-        assert data["level"]["code"].startswith("abinit-")
-        assert data["result"]["max_force"] < 0.05
-        assert data["compared"]["volume_ratio"] == pytest.approx(1, abs=0.1)
-        assert {p["material_id"] for p in data["phases"]} >= {ELEMENT_ID}
-        hull = data["hull"]
-        assert hull["energy_above_hull"] == max(0.0, hull["decomposition_energy"])
-    assert set(jobs_run(whole).values()) == {2}, "relaxation and static, once each"
-    assert len(jobs_run(whole)) == 4, "the crystal, two elements and LiAl"
-    assert (
-        "Potential and DFT" in (whole / "report.html").read_text()
-        or "DFT" in (whole / "report.html").read_text()
-    )
-
-    # Another folder, another cache: nothing is found ready-made. Killed after two calculations.
-    killed = tmp_path / "killed"
-    own = {**environment, "HELIODOR_CACHE": str(tmp_path / "cache2")}
-    command = [sys.executable, "-m", "heliodor.cli", "run", str(campaign), "--out", str(killed)]
+    """From proposal to verdict in one command, killed at the calculations and run again."""
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "heliodor.cli", "run", str(campaign), "--out", str(folder)]
     process = subprocess.Popen(
-        command, env=own, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 600
-    while len(list(killed.glob("dft/*/result.json"))) < 2:
+    while len(list(folder.glob("dft/*/result.json"))) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    ended = {p.parent.name for p in killed.glob("dft/*/result.json")}
-    again = heliodor("run", campaign, "--out", killed, HELIODOR_CACHE=str(tmp_path / "cache2"))
+    ended = {p.parent.name for p in folder.glob("dft/*/result.json")}
+    assert verdicts(folder) == {}
+
+    again = heliodor("run", campaign, "--out", folder)
     assert again.returncode == 0, again.stderr
-    assert ended <= jobs_run(killed).keys()
-    assert set(jobs_run(killed).values()) == {2}, (
-        "none that ended, and none that outlived the kill, again"
+    assert "level: PBE, abinit-" in again.stdout
+    jobs = jobs_run(folder)
+    assert len(jobs) == 4, "the crystal, two elements and LiAl"
+    assert ended <= jobs.keys()
+    assert set(jobs.values()) == {2}, (
+        "relaxation and static once each; none that ended, and none that outlived the kill, again"
     )
-    found = verdicts(killed)
-    for slot, outcome in expected.items():
-        assert found[slot].data["verdict"] == outcome.data["verdict"]
-        assert found[slot].data["hull"]["decomposition_energy"] == pytest.approx(
-            outcome.data["hull"]["decomposition_energy"], abs=1e-6
-        )
+    [outcome] = verdicts(folder).values()
+    assert outcome.status in (Status.PASSED, Status.REJECTED), outcome
+    data = outcome.data
+    assert data["verdict"] in again.stdout
+    assert data["level"]["code"].startswith("abinit-")
+    assert data["result"]["max_force"] < 0.05
+    assert data["compared"]["volume_ratio"] == pytest.approx(1, abs=0.1)
+    assert {p["material_id"] for p in data["phases"]} >= {ELEMENT_ID}
+    hull = data["hull"]
+    assert hull["energy_above_hull"] == max(0.0, hull["decomposition_energy"])
+    assert "by DFT" in (folder / "report.html").read_text()
 
 
 @pytest.mark.timeout(900)
@@ -194,8 +181,7 @@ def test_vasp_that_ran_elsewhere(heliodor, campaign, vasp_outputs, tmp_path):
     row = verify()
     assert row["verdict"] == "failed"
     assert "is not the crystal that was asked for" in row["detail"]
-    assert verify() == row
-    assert verdicts(folder)[0].attempt == 1, "seen twice, recorded once"
+    assert verdicts(folder)[0].attempt == 1
     assert not (place / "result.json").exists()
 
     came_back()

@@ -25,6 +25,7 @@ from .finding import Check
 
 PATIENCE = 600.0  # seconds that jobs may wait in the queue and work
 _EVERY = 2.0  # seconds between questions to the batch system
+_LATE = 5.0  # seconds that an answer may take after its job has ended
 _FOUND = "found.json"
 _EQUAL = ("heliodor", "chgnet", "sevenn")  # what results depend on
 
@@ -84,9 +85,10 @@ def _answers(
         late = time.monotonic() > until
         for one in list(waiting):
             state = states.get(one.number, JobState(Phase.LOST))
-            if (one.folder / _FOUND).is_file():
+            ended = state.phase in (Phase.ENDED, Phase.LOST)
+            if _there(one.folder / _FOUND, _LATE if ended else 0):
                 yield from _compared(one, here)
-            elif state.phase in (Phase.ENDED, Phase.LOST):
+            elif ended:
                 yield _silent(one, state)
             elif late:
                 yield Check(
@@ -102,17 +104,23 @@ def _answers(
             time.sleep(_EVERY)
 
 
+def _there(path: Path, seconds: float) -> bool:
+    """Whether a file is there, or comes: over a network it may be late."""
+    until = time.monotonic() + seconds
+    while not path.is_file():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def _silent(one: _Asked, state: JobState) -> Check:
     """A job that ended without an answer: what it said last tells why."""
-    deadline = time.monotonic() + 5  # files come late over a network
-    while not (one.folder / _FOUND).is_file() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    words = last_words(one.folder)
     return Check(
         f"node for {one.stage}",
         "fail",
-        f"the job left no answer: {state.detail or state.phase.value}; {words}",
-        "setup, modules or python in the cluster file, or a folder that the node does not see",
+        f"the job left no answer: {state.detail or state.phase.value}; {last_words(one.folder)}",
+        "setup, modules, memory or python in the cluster file, or a folder that the node does not see",
     )
 
 

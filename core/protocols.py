@@ -26,7 +26,11 @@ from .records import (
 
 @runtime_checkable
 class Generator(Protocol):
-    """Proposes crystals."""
+    """Proposes crystals.
+
+    One that makes many side by side, as on a GPU, says so by an attribute `batch_size`: a campaign then
+    asks for that many at a time.
+    """
 
     name: str
 

@@ -24,9 +24,9 @@ from .parameters import as_is
 
 _POLL = 0.1  # seconds between looks at what runs: far below the time of one batch
 
-GENERATE_BATCH = 50
-SCREEN_BATCH = 50
-ASSESS_BATCH = 50
+GENERATE_BATCH = 50  # more where the generator makes more side by side
+SCREEN_BATCH = 200  # milliseconds each: what a kill costs is little
+ASSESS_BATCH = 200
 REVIEW_BATCH = 50
 RELAX_BATCH_PER_WORKER = 8
 JOBS = 100  # tasks of a stage that wait for jobs; where more may be in flight, a task has several jobs
@@ -103,8 +103,9 @@ def lanes(context: Context, slots: range) -> list[Lane]:
 def _proposing(context: Context, slots: range) -> Lane:
     ledger, cluster = context.ledger, context.cluster
     if cluster is None or cluster.generate is None:
+        at_once = max(GENERATE_BATCH, getattr(context.generator, "batch_size", 0))
         return Lane(
-            claim=lambda: ledger.claim_generate(slots, GENERATE_BATCH),
+            claim=lambda: ledger.claim_generate(slots, at_once),
             submit=lambda work: generate.submit(as_is(context), as_is(work)),
         )
     width, size = _jobs(cluster)

@@ -82,6 +82,11 @@ class DiffusionGenerator:
         """GPUs of this machine that it computes on."""
         return int(self.device.startswith("cuda"))
 
+    @property
+    def batch_size(self) -> int:
+        """Crystals side by side."""
+        return self.sampling.batch or (32 if self.device == "cpu" else 2048)
+
     @classmethod
     def of(
         cls,
@@ -168,7 +173,7 @@ class DiffusionGenerator:
         from .sampler import FAST, QUALITY, Impossible, sample
 
         steps = QUALITY if self.sampling.mode == "quality" else FAST
-        batch = self.sampling.batch or (32 if self.device == "cpu" else 2048)
+        batch = self.batch_size
         for first in range(items.start, items.stop, batch * _AHEAD):
             window = range(first, min(first + batch * _AHEAD, items.stop))
             plans = [

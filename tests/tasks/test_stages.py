@@ -327,3 +327,24 @@ def test_pipeline_lanes_report_what_a_task_raised():
     lane = Lane(lambda: None, lambda _: None, running=[future], ended=deque([future]))
     with pytest.raises(RuntimeError, match="boom"):
         lane.advance(eager=True)
+
+
+def test_a_generator_that_makes_many_side_by_side_is_asked_for_many(make):
+    from heliodor.flows.pipeline import GENERATE_BATCH, lanes
+
+    context = make([])
+    proposing = lanes(context, range(1000))[0]
+    assert len(proposing.claim()) == GENERATE_BATCH
+    context.generator.batch_size = 512
+    proposing = lanes(context, range(1000))[0]
+    assert proposing.claim() == list(range(GENERATE_BATCH, GENERATE_BATCH + 512))
+
+
+def test_a_space_group_is_kept_with_the_outcome_that_ends_a_crystal(make):
+    context = make([MGO, MGO, NACL])
+    slots = range(3)
+    generate.fn(context, context.ledger.claim_generate(slots, 3))
+    screen_all(context, slots)
+    kept = [o.data.get("spacegroup") for o in context.ledger.outcomes(Stage.SCREEN)]
+    assert kept == [None, [225, "Fm-3m"], None], "the others are still to be relaxed"
+    assert [r.spacegroup for r in records(context.ledger)] == [(225, "Fm-3m")] * 3

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve()
 SERVER = runpy.run_path(str(HERE.parents[1] / "tests" / "prefect_server.py"))
 
 
-WORKERS = 2
+WORKERS = int(os.environ.get("HELIODOR_WORKERS", "2"))  # they decide how many crystals a task relaxes
 
 
 def main(

@@ -331,7 +331,7 @@ def test_unknown_maker():
 
 
 def test_missing_atomate2(monkeypatch):
-    monkeypatch.setitem(sys.modules, "atomate2.vasp.jobs.mp", None)
+    monkeypatch.setitem(sys.modules, "atomate2", None)
     with pytest.raises(MissingError, match="atomate2") as caught:
         FlowEngine(VaspRecipe("MPGGARelaxMaker"))
     assert "heliodor[vasp]" in str(caught.value)

@@ -61,11 +61,11 @@ def python(environment: dict[str, str], code: str, *arguments: object) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def execute(environment: dict[str, str], run: str) -> None:
-    """What a worker does with a flow run."""
+def execute(environment: dict[str, str], run: str, folder: Path) -> None:
+    """What a worker does with a flow run. Prefect copies the folder where it begins: a small one."""
     command = [str(Path(sys.executable).with_name("prefect")), "flow-run", "execute", run]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=400, check=False
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -105,7 +105,7 @@ def campaign(tmp_path, write_campaign) -> Path:
 def test_a_run_waits_for_its_form_and_goes_on_with_the_answer(environment, campaign, tmp_path):
     folder = tmp_path / "out"
     run = python(environment, BEGIN, campaign, folder)
-    execute(environment, run)
+    execute(environment, run, campaign.parent)
     answer = {"answer": "no", "leave_out": [], "comment": "too dear", "who": "Ann"}
     state, _, events, artifacts = json.loads(python(environment, ASK, run, json.dumps(answer)))
     assert state == "Suspended"
@@ -118,7 +118,7 @@ def test_a_run_waits_for_its_form_and_goes_on_with_the_answer(environment, campa
     assert artifacts["gated-progress-relax"] == 100
     assert (folder / "report.html").is_file(), "what there is to see is there while it waits"
 
-    execute(environment, run)
+    execute(environment, run, campaign.parent)
     state, message, events, _ = json.loads(python(environment, ASK, run, ""))
     assert state == "Completed"
     assert "1 crystal declined by Ann" in message

@@ -26,10 +26,11 @@ def hull_figure(diagram: HullDiagram) -> Html:
     """The diagram of one chemical system with its phases as a list below."""
     draw = hull_svg(diagram)
     counts = [sum(p.kind == kind for p in diagram.points) for kind in ("reference", "candidate")]
+    lowest = f", the lowest of {counts[1] + diagram.left_out:,}" if diagram.left_out else ""
     caption = h(
         "figcaption",
         h("b", "–".join(diagram.elements)),
-        h("small", f"{counts[0]} reference phases · {counts[1]} candidates"),
+        h("small", f"{counts[0]} reference phases · {counts[1]} candidates{lowest}"),
     )
     if draw is None:
         above = [p for p in diagram.points if p.kind == "reference" and p.energy_above_hull > _ON_HULL]

@@ -101,10 +101,15 @@ class HullPhase:
 
 @dataclass(frozen=True)
 class HullDiagram:
-    """One chemical system: element symbols, and the phases in it and in its subsystems."""
+    """One chemical system: element symbols, and the phases in it and in its subsystems.
+
+    Args:
+        left_out: candidates that are not among the points; they lie higher than those that are.
+    """
 
     elements: tuple[str, ...]
     points: Sequence[HullPhase]
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

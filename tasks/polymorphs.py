@@ -73,13 +73,14 @@ def _is_finalist(record: Record) -> bool:
 def _generated(record: Record) -> Competitor:
     if record.candidate is None or record.crystal is None or record.hull is None:
         raise ValueError(f"slot {record.slot} was not judged")
+    group = record.spacegroup
     return Competitor(
         name=record.candidate.key,
         origin="generated",
         formation_energy_per_atom=record.hull["formation_energy_per_atom"],
         level=record.hull["level"],
         crystal=record.crystal,
-        spacegroup=spacegroup_of(record.crystal),
+        spacegroup=group[0] if group else None,
         finalist=_is_finalist(record),
     )
 

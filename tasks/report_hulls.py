@@ -12,6 +12,7 @@ from .context import Context
 from .table import Record
 
 _DIAGRAMS = 6
+_CANDIDATES = 500  # in a diagram: more hide one another, and make the page slow
 
 
 def hull_diagrams(context: Context, judged: Sequence[Record]) -> list[HullDiagram]:
@@ -31,26 +32,30 @@ def hull_diagrams(context: Context, judged: Sequence[Record]) -> list[HullDiagra
 
 
 def _diagram(context: Context, elements: tuple[str, ...], judged: Sequence[Record]) -> HullDiagram:
+    """Of all known phases, and the lowest candidates. `judged`: the lowest first."""
     phases = [p for p in context.reference.entries(elements) if p.formation_energy_per_atom is not None]
     lowest = Hull(phases).ground_states([p.composition for p in phases]).energies.tolist()
     points = [
         _reference_point(phase, bottom, elements) for phase, bottom in zip(phases, lowest, strict=True)
     ]
-    for r in judged:
-        if r.crystal is None or r.hull is None or not set(r.crystal.elements) <= set(elements):
-            continue
+    inside = [
+        (r.slot, r.crystal, r.hull)
+        for r in judged
+        if r.crystal is not None and r.hull is not None and set(r.crystal.elements) <= set(elements)
+    ]
+    for slot, crystal, hull in inside[:_CANDIDATES]:
         points.append(
             HullPhase(
-                label=r.crystal.formula,
+                label=crystal.formula,
                 material_id=None,
-                fractions=_fractions(r.crystal.reduced_composition, elements),
-                formation_energy_per_atom=r.hull["formation_energy_per_atom"],
-                energy_above_hull=r.hull["decomposition_energy"],
+                fractions=_fractions(crystal.reduced_composition, elements),
+                formation_energy_per_atom=hull["formation_energy_per_atom"],
+                energy_above_hull=hull["decomposition_energy"],
                 kind="candidate",
-                slot=r.slot,
+                slot=slot,
             )
         )
-    return HullDiagram(elements, points)
+    return HullDiagram(elements, points, left_out=max(0, len(inside) - _CANDIDATES))
 
 
 def _reference_point(phase: Phase, bottom: float, elements: tuple[str, ...]) -> HullPhase:

@@ -14,6 +14,7 @@ from heliodor.core.convert import from_structure, to_structure
 from heliodor.core.crystal import Crystal
 from heliodor.core.elements import SYMBOLS
 from heliodor.core.errors import InputError
+from heliodor.report.hull_plots import hull_figure
 from heliodor.report.hulls import edges, lower_hull, with_elements
 from heliodor.report.markup import formula, h, json_script, material, number, plain_formula, spacegroup
 from heliodor.report.model import HullDiagram, HullPhase
@@ -143,6 +144,13 @@ def diagram(elements, entries):
         fractions = tuple(composition.get_atomic_fraction(e) for e in elements)
         points.append(HullPhase(name, None, fractions, energy, 0.0, "reference"))
     return HullDiagram(elements, points)
+
+
+def test_a_diagram_says_what_it_leaves_out():
+    known = diagram(("Li", "O"), [("Li2O", -2.0)]).points
+    crystal = HullPhase("Li2O2", None, (0.5, 0.5), -1.6, 0.02, "candidate", 7)
+    text = str(hull_figure(HullDiagram(("Li", "O"), [*known, crystal], left_out=1234)))
+    assert "1 reference phases · 1 candidates, the lowest of 1,235" in text
 
 
 LI_O_TI = [

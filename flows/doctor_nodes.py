@@ -18,7 +18,7 @@ from ..cluster.choose import scheduler_of
 from ..cluster.job_folder import job_name, last_words
 from ..cluster.scheduler import Job, JobState, Phase, Scheduler
 from ..cluster.settings import load_cluster
-from ..core.errors import HeliodorError
+from ..core.errors import HeliodorError, InputError
 from ..core.files import write_text
 from ..core.settings import Settings, load_settings
 from .finding import Check
@@ -37,6 +37,7 @@ class _Asked:
     stage: str
     folder: Path
     number: str
+    gpus: int
 
 
 def node_checks(settings: Settings, here: list[Check], patience: float = PATIENCE) -> Iterator[Check]:
@@ -66,7 +67,12 @@ def node_checks(settings: Settings, here: list[Check], patience: float = PATIENC
             folder.mkdir()
             command = ("{python}", "-P", "-m", __name__, str(folder))
             job = Job(job_name(folder), folder, command)
-            asked.append(_Asked(stage, folder, scheduler.submit([job], resources)[job.name]))
+            try:
+                number = scheduler.submit([job], resources)[job.name]
+            except InputError as error:
+                yield Check(f"node for {stage}", "fail", error.message, error.hint or "")
+            else:
+                asked.append(_Asked(stage, folder, number, resources.gpus))
         yield from _answers(scheduler, asked, here, patience)
     except HeliodorError as error:
         yield Check("nodes", "fail", error.message, error.hint or "")
@@ -131,6 +137,9 @@ def _compared(one: _Asked, here: list[Check]) -> Iterator[Check]:
     found = {check.name: check for check in (Check(**item) for item in answer["checks"])}
     name = f"node for {one.stage}"
     yield Check(name, "ok", f"{answer['host']} looked at; GPU: {found['GPU'].found}")
+    if one.gpus and found["GPU"].found.startswith("none"):
+        advice = "setup or modules in the cluster file, or PyTorch's CUDA build on the node"
+        yield Check(f"{name}: GPU", "warn", f"asked for {one.gpus}, PyTorch sees none", advice)
     for check in found.values():
         there = ours.get(check.name)
         if check.name in _EQUAL and check.found != there:

@@ -141,13 +141,16 @@ def test_nodes_are_looked_at_by_jobs(slurm, tmp_path):
         f"jobs: {tmp_path}/shared\n"
         "relax: {gpus: 1, memory_gb: 2.5, setup: [export MP_API_KEY=short]}\n"
         "dft: {python: /nowhere/python}\n"
+        "generate: {partition: nowhere}\n"
     )
     here = [Check("heliodor", "ok", "0.0.1"), Check("Python", "ok", "3.0")]
     found = {check.name: check for check in node_checks(load_settings(file), here)}
     assert "looked at; GPU: " in found["node for relax"].found
     assert found["node for relax: Materials Project key"].found == "5 characters"
+    assert found["node for relax: GPU"].found == "asked for 1, PyTorch sees none"  # it is /dev/null
     version = found["node for relax: heliodor"]
     assert (version.level, "0.0.1" in version.advice) == ("fail", True)
+    assert "nvalid partition" in found["node for generate"].found
     assert found["node for dft"].level == "fail"
     assert "/nowhere/python" in found["node for dft"].found
     assert not list((tmp_path / "shared").iterdir()), "nothing is left behind"

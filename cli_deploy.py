@@ -60,10 +60,14 @@ def deploy(
     if loaded is None:
         _only_for_campaigns(cron=cron, rounds=rounds, folder=folder, cluster=cluster)
     prepare_prefect(verbose=False)
-    from .deployments.notify import register_notifications
+    from .deployments.notify import register_notifications, require_block
     from .deployments.register import Plan
     from .deployments.register import deploy as put
+    from .deployments.server import require_server
 
+    if notify:  # before anything is registered
+        require_server()
+        require_block(notify)
     names = put(loaded, Plan(folder, rounds, attempts, cron, timezone, cluster), pool, resumes)
     for name in names:
         typer.echo(f"registered {name}; run it: prefect deployment run '{name}'")

@@ -45,6 +45,12 @@ def register_notifications(campaign_name: str | None, block_slug: str) -> list[s
     return [automation.name for automation in made]
 
 
+def require_block(slug: str) -> None:
+    """Raise `InputError` unless TYPE/NAME is a notification block of the server."""
+    with get_client(sync_client=True) as client:
+        _block(client, slug)
+
+
 def _automation(campaign: str | None, event: str, block: UUID) -> AutomationCore:
     subject = _SUBJECTS[event]
     return AutomationCore(

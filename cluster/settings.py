@@ -106,6 +106,12 @@ class Cluster(Section):
         return self
 
     @property
+    def stages(self) -> dict[str, Resources]:
+        """What jobs of each stage ask for, of the stages that run as jobs."""
+        every = {"generate": self.generate, "relax": self.relax, "dft": self.dft}
+        return {stage: resources for stage, resources in every.items() if resources is not None}
+
+    @property
     def dft_elsewhere(self) -> bool:
         """Whether calculations do not run where the campaign runs."""
         return self.dft is not None or self.jobflow_remote is not None

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ..cluster.choose import scheduler_of
-from ..cluster.settings import Cluster, load_cluster
+from ..cluster.settings import Resources, load_cluster
 from ..core.errors import HeliodorError
 from ..core.settings import Settings
 from .finding import Check
@@ -31,20 +31,19 @@ def cluster_checks(settings: Settings) -> Iterator[Check]:
     except HeliodorError as error:
         yield Check(name, "fail", error.message, error.hint or "mend the file")
         return
-    stages = [stage for stage in ("generate", "relax", "dft") if getattr(cluster, stage)]
-    for stage in stages:
+    for stage, resources in cluster.stages.items():
         try:
-            scheduler.check(getattr(cluster, stage))
+            scheduler.check(resources)
         except HeliodorError as error:
             yield Check(f"{cluster.scheduler}, {stage}", "fail", error.message, error.hint or "")
         else:
-            yield Check(f"{cluster.scheduler}, {stage}", "ok", _asked(cluster, stage))
-    if not stages and cluster.jobflow_remote is None:
+            yield Check(f"{cluster.scheduler}, {stage}", "ok", _asked(resources))
+    if not cluster.stages and cluster.jobflow_remote is None:
         yield Check(name, "warn", "names no stage", "give it generate, relax or dft")
 
 
-def _asked(cluster: Cluster, stage: str) -> str:
-    given = getattr(cluster, stage).model_dump(exclude_defaults=True, exclude={"setup", "directives"})
+def _asked(resources: Resources) -> str:
+    given = resources.model_dump(exclude_defaults=True, exclude={"setup", "directives"})
     return "would be taken: " + (
         ", ".join(f"{k} {v}" for k, v in given.items()) or "the site's defaults"
     )

@@ -60,9 +60,7 @@ def node_checks(settings: Settings, here: list[Check], patience: float = PATIENC
     asked: list[_Asked] = []
     try:
         scheduler = scheduler_of(cluster, root)
-        for stage in ("generate", "relax", "dft"):
-            if (resources := getattr(cluster, stage)) is None:
-                continue
+        for stage, resources in cluster.stages.items():
             folder = root / stage
             folder.mkdir()
             command = ("{python}", "-P", "-m", __name__, str(folder))

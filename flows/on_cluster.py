@@ -53,12 +53,11 @@ class OnCluster:
         Raises:
             InputError: it would not. MissingError: it is not there. StorageError: it does not answer.
         """
-        for stage in ("generate", "relax", "dft"):
-            if (resources := getattr(self.cluster, stage)) is not None:
-                try:
-                    self.scheduler.check(resources)
-                except InputError as error:
-                    raise InputError(f"cluster file, {stage}: {error.message}", error.hint) from error
+        for stage, resources in self.cluster.stages.items():
+            try:
+                self.scheduler.check(resources)
+            except InputError as error:
+                raise InputError(f"cluster file, {stage}: {error.message}", error.hint) from error
 
     def generator(self, local: Generator, choice: BaseModel) -> Generator:
         """The generator whose items jobs make, where the cluster file says so."""
